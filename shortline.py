@@ -1,0 +1,239 @@
+"""What every command of shortline keeps to: exit codes, user errors, flags, files written whole.
+
+Exit codes: 0 done; 2 the user's input or flags are wrong (one line on stderr); 75 stopped by a
+signal after a checkpoint; 130 interrupted with nothing to resume; anything else is our bug.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import errno
+import io
+import os
+import re
+import signal
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+__version__ = "0.1.0"
+
+EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75
+EXIT_INTERRUPTED = 130
+
+ConfigT = TypeVar("ConfigT")
+
+
+class UserError(Exception):
+    """The user's input or flags are wrong; the message names the file, row or flag and the mend."""
+
+
+def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:
+    """Runs `main(None)` and exits by the codes above; users see no traceback."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        code = main(None) or 0
+        sys.stdout.flush()
+    except UserError as error:
+        code = _complain(str(error))
+    except BrokenPipeError:  # the reader of our stdout went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        code = EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno not in _USER_ERRNOS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        code = _complain(f"{where}{error.strerror or error}{_ERRNO_MENDS.get(error.errno, '')}")
+    sys.exit(code)
+
+
+_ERRNO_MENDS = {
+    errno.ENOSPC: "; free some space or choose another folder with --out",
+    errno.EDQUOT: "; your quota is used up: free some space or choose another folder with --out",
+    errno.EACCES: "; choose a place that you may read and write",
+}
+_USER_ERRNOS = {*_ERRNO_MENDS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS, errno.EEXIST}
+
+
+def _complain(message: str) -> int:
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    r"""Text that cannot steer a terminal: control and format characters become escapes.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _STEERING else c
+        for c in text
+    )
+
+
+_STEERING = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+@contextlib.contextmanager
+def write_whole(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary file that takes the place of `path`, synced, when the block ends well."""
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+    )
+    try:
+        encoding = None if "b" in mode else "utf-8"
+        newline = None if "b" in mode else ""
+        with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def parse_flags(
+    config_type: type[ConfigT],
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> ConfigT:
+    """Builds `config_type` from a preset, then `--config FILE.yaml`, then flags; the later wins.
+
+    Raises:
+      UserError: an unknown flag, key or preset, or a value that does not fit, in one line.
+    """
+    import tyro
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    fields = flat_fields(config_type)
+    argv = _yaml_arguments(argv, fields) + argv if "config" in fields else argv
+    if presets:
+        preset = _last_value(argv, "--preset") or next(iter(presets))
+        if preset not in presets:
+            raise UserError(f"--preset {preset}: unknown; choose one of {', '.join(presets)}")
+        argv = _as_arguments(presets[preset], fields) + argv
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(
+                config_type, args=argv, prog=prog, description=description,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
+            )  # fmt: skip
+    except ValueError as error:  # raised by a dataclass that checks its own values
+        raise UserError(str(error)) from error
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        raise UserError(_one_line(captured.getvalue(), prog)) from None
+
+
+def flat_fields(config_type: type) -> dict[str, dataclasses.Field]:
+    """All fields of a dataclass and of the dataclasses inside it, by name (names are unique)."""
+    import typing
+
+    hints = typing.get_type_hints(config_type)
+    fields: dict[str, dataclasses.Field] = {}
+    for field in dataclasses.fields(config_type):
+        if dataclasses.is_dataclass(hints[field.name]):
+            fields |= flat_fields(hints[field.name])  # type: ignore[arg-type]
+        else:
+            fields[field.name] = field
+    return fields
+
+
+def flat_values(config: Any) -> dict[str, Any]:
+    """The values of `flat_fields`, as YAML and JSON can hold them."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            values |= flat_values(value)
+        else:
+            values[field.name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _yaml_arguments(argv: list[str], fields: Mapping[str, Any]) -> list[str]:
+    path = _last_value(argv, "--config")
+    if path is None:
+        return []
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            settings = yaml.safe_load(file) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: not valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"--config {path}: must hold `flag: value` lines")
+    return _as_arguments(settings, fields, origin=f"--config {path}: ")
+
+
+def _as_arguments(
+    settings: Mapping[str, Any], fields: Mapping[str, Any], origin: str = ""
+) -> list[str]:
+    """Settings as command-line words, so that flags and files are checked by the same parser."""
+    words: list[str] = []
+    for key, value in settings.items():
+        name = str(key).replace("-", "_")
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            mend = f"did you mean `{near[0]}`?" if near else "`--help` lists the flags"
+            raise UserError(f"{origin}unknown key `{key}`; {mend}")
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, (list, tuple)):
+            words += [flag, *map(str, value)]
+        elif isinstance(value, dict):
+            raise UserError(f"{origin}`{key}` must be a single value")
+        else:
+            words += [flag, str(value)]
+    return words
+
+
+def _last_value(argv: Sequence[str], flag: str) -> str | None:
+    value = None
+    for position, word in enumerate(argv):
+        if word == flag and position + 1 < len(argv):
+            value = argv[position + 1]
+        elif word.startswith(flag + "="):
+            value = word[len(flag) + 1 :]
+    return value
+
+
+def _one_line(boxed: str, prog: str) -> str:
+    """The first statement of tyro's boxed error, without the box."""
+    lines = [re.sub(r"[│╭╮╰╯]", "", line).strip() for line in boxed.splitlines()]
+    kept: list[str] = []
+    for line in lines[1:]:
+        if re.fullmatch(r"[─\s]+", line):
+            break
+        kept.append(line)
+    text = " ".join(" ".join(kept).split()).rstrip(".") or "cannot read the flags"
+    return f"{text}; `{prog} --help` lists the flags"

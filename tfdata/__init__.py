@@ -1,0 +1,1 @@
+"""From raw text files to padded batches on the device."""

@@ -1,0 +1,107 @@
+"""Settings of ingest, tokenizer and input pipeline; each checks itself when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+"""What `tf.keras.preprocessing.text.Tokenizer` turns into spaces by default."""
+
+
+def require(condition: bool, flag: str, value: object, allowed: str) -> None:
+    """Raises a ValueError that names the flag, the value and what is allowed."""
+    if not condition:
+        raise ValueError(f"--{flag} {value}: must be {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """How raw files become a shard set."""
+
+    text: str | None = None
+    """Column that holds the text (guessed where a name makes it plain)."""
+    label: str | None = None
+    """Column that holds the label (guessed likewise)."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "fasttext"] = "auto"
+    """Format of the input files; auto goes by the file's name, then by its first bytes."""
+    delimiter: str | None = None
+    """Field separator of CSV files (guessed from the header line)."""
+    valid: str = "0.1"
+    """Share of the documents to validate on, or a file that holds them."""
+    test: str = "0"
+    """Share of the documents to set aside for one last test, or a file that holds them."""
+    split_seed: int = 0
+    """Seed of the split and of the global shuffle."""
+    strict: bool = False
+    """Refuse invalid UTF-8 instead of replacing it (U+FFFD) and counting."""
+    skip_bad_rows: bool = False
+    """Skip and count rows that do not parse, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        for flag in ("valid", "test"):
+            share = self.share(flag)
+            if share is not None:
+                require(0 <= share < 1, flag, share, "a share from 0 up to 1, or a file")
+        total = (self.share("valid") or 0) + (self.share("test") or 0)
+        require(total < 1, "valid/--test", total, "less than 1 together")
+        if self.delimiter is not None:
+            require(len(self.delimiter) == 1, "delimiter", repr(self.delimiter), "one character")
+
+    def share(self, part: str) -> float | None:
+        """`--valid` or `--test` as a share, or None where it names a file."""
+        try:
+            return float(getattr(self, part))
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """How texts become token ids. The vocabulary comes from the training part alone."""
+
+    tokenizer: Literal["word", "wordpiece"] = "word"
+    """word: lower-case, punctuation to spaces, split at spaces (core TensorFlow ops);
+    wordpiece: tensorflow-text's FastWordpieceTokenizer."""
+    vocab_size: int = 20_000
+    """Most token ids, the special ones included."""
+    filters: str = KERAS_FILTERS + "\r\v\f"
+    """Characters that the word tokenizer turns into spaces."""
+    nfkc: bool = False
+    """Normalise Unicode to NFKC first (full-width letters, ligatures, ...)."""
+    unknown: Literal["map", "drop"] = "map"
+    """What becomes of a word outside the vocabulary: the id of [UNK], or nothing."""
+    truncate: Literal["right", "left"] = "right"
+    """The end at which texts longer than --max-len lose tokens."""
+    max_len: int | None = None
+    """Most tokens kept of a text (default: enough for 99 % of the training texts, at most 128)."""
+
+    def __post_init__(self) -> None:
+        require(self.vocab_size >= 3, "vocab-size", self.vocab_size, "3 or more")
+        require(self.vocab_size <= 2**24, "vocab-size", self.vocab_size, "16777216 or less")
+        if self.max_len is not None:
+            require(1 <= self.max_len <= 100_000, "max-len", self.max_len, "from 1 to 100000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """How shards become batches."""
+
+    batch_size: int = 128
+    """Documents in a batch, over all replicas."""
+    batch_tokens: int | None = None
+    """Token budget of a batch instead: longer texts come in smaller batches."""
+    num_buckets: int = 6
+    """Most length buckets, and so most batch shapes."""
+    residency: Literal["auto", "host", "stream"] = "auto"
+    """host: all token ids in memory, tokenised once; stream: window after window, flat memory;
+    auto: host where the ids fit in a quarter of the free memory."""
+    window_docs: int = 100_000
+    """Documents in a window of `stream`: the unit of shuffling and bucketing."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch-size", self.batch_size, "1 or more")
+        if self.batch_tokens is not None:
+            require(self.batch_tokens >= 1, "batch-tokens", self.batch_tokens, "1 or more")
+        require(1 <= self.num_buckets <= 64, "num-buckets", self.num_buckets, "from 1 to 64")
+        require(self.window_docs >= 1, "window-docs", self.window_docs, "1 or more")
