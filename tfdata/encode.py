@@ -71,7 +71,7 @@ class Encoder(tf.Module):
 
     def __init__(self, config: TokenizerConfig, vocabulary: Vocabulary, max_len: int):
         super().__init__()
-        self._config, self._max_len = config, max_len
+        self._config, self.max_len = config, max_len
         self._unknown_id = vocabulary.unknown_id
         if config.tokenizer == "wordpiece":
             import tensorflow_text as tf_text
@@ -106,16 +106,16 @@ class Encoder(tf.Module):
                 rows, tf.cast(known, tf.int32), minlength=tf.size(lengths), dtype=tf.int32
             )
             ids = tf.boolean_mask(ids, known)
-        if tf.reduce_any(lengths > self._max_len):
+        if tf.reduce_any(lengths > self.max_len):
             position = tf.range(tf.size(ids)) - tf.repeat(
                 tf.cumsum(lengths, exclusive=True), lengths
             )
             if self._config.truncate == "left":
-                kept = position >= tf.repeat(lengths - self._max_len, lengths)
+                kept = position >= tf.repeat(lengths - self.max_len, lengths)
             else:
-                kept = position < self._max_len
+                kept = position < self.max_len
             ids = tf.boolean_mask(ids, kept)
-            lengths = tf.minimum(lengths, self._max_len)
+            lengths = tf.minimum(lengths, self.max_len)
         if tf.reduce_any(tf.equal(lengths, 0)):
             filled = tf.maximum(lengths, 1)
             gap = tf.cumsum(filled - lengths)  # [UNK]s up to and with this row

@@ -1,0 +1,1 @@
+"""The classifier, its training step, and what is made of it afterwards."""

@@ -1,0 +1,127 @@
+"""Token ids to logits: embedding → stacked LSTM → pooling → dense.
+
+Legend: B documents, T tokens, E embedding, H hidden units (of all directions), C classes.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from model.config import ModelConfig
+from model.lstm import build_lstm, run_lstm
+from model.random import dropout, uniform_rows
+
+_SITES = 16  # random tables of a step: word dropout, then one a layer
+
+
+class Classifier(keras.layers.Layer):
+    """The network; `route` decides how its LSTMs are computed, never what they compute."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        vocab_size: int,
+        num_classes: int,
+        unknown_id: int,
+        route: str,
+        precision: str = "float32",
+        seed: int = 0,
+    ):
+        """Makes all weights at once, under the strategy scope the caller is in."""
+        super().__init__(name="classifier", dtype=precision)
+        self.config, self.route = config, route
+        self.vocab_size, self.num_classes = vocab_size, num_classes
+        self.unknown_id = unknown_id
+        self.embedding = keras.layers.Embedding(
+            vocab_size,
+            config.embedding_dim,
+            name="embedding",
+            embeddings_initializer=keras.initializers.RandomUniform(-0.05, 0.05, seed),
+        )
+        self.embedding.build((None, None))
+        directions = ("forward", "backward") if config.bidirectional else ("forward",)
+        self.lstms: list[list[keras.layers.LSTM]] = []
+        width = config.embedding_dim
+        for depth in range(config.num_layers):
+            layers = []
+            for number, direction in enumerate(directions):
+                layer_seed = seed + 1000 * (depth + 1) + 10 * number
+                name = f"lstm_{depth}_{direction}"
+                layer = build_lstm(config.hidden, route, precision, name, layer_seed)
+                layer.build((None, None, width))
+                layers.append(layer)
+            self.lstms.append(layers)
+            width = config.hidden * len(directions)
+        self.dense = keras.layers.Dense(
+            num_classes,
+            name="logits",
+            dtype="float32",
+            kernel_initializer=keras.initializers.GlorotUniform(seed + 1),
+        )
+        self.dense.build((None, 2 * width if config.pooling == "max_mean" else width))
+        self.built = True
+
+    @property
+    def weights_by_name(self) -> dict[str, tf.Variable]:
+        """The weights in Keras's layouts, by a name that does not depend on the route."""
+        named = {"embedding": self.embedding.embeddings}
+        for layers in self.lstms:
+            for layer in layers:
+                named[f"{layer.name}/kernel"] = layer.cell.kernel
+                named[f"{layer.name}/recurrent_kernel"] = layer.cell.recurrent_kernel
+                named[f"{layer.name}/bias"] = layer.cell.bias
+        named["logits/kernel"], named["logits/bias"] = self.dense.kernel, self.dense.bias
+        return {name: variable.value for name, variable in named.items()}
+
+    def call(self, token_ids, lengths, dropout_seed=None, first_row=0) -> tf.Tensor:
+        """int32[B, T], int32[B] → logits float32[B, C].
+
+        Args:
+          dropout_seed: int64[2] in training, None without dropout.
+          first_row: the global batch's row that is row 0 here (0 on a single replica).
+        """
+        config = self.config
+        ids_TB = tf.transpose(token_ids)
+        if dropout_seed is not None and config.word_dropout:
+            uniform = uniform_rows(
+                tf.shape(token_ids)[0], tf.shape(token_ids)[1], _site(dropout_seed, 0), first_row
+            )
+            ids_TB = tf.where(tf.transpose(uniform) < config.word_dropout, self.unknown_id, ids_TB)
+        x_TBH = tf.cast(tf.gather(self.embedding.embeddings.value, ids_TB), self.compute_dtype)
+        for depth, layers in enumerate(self.lstms):
+            outputs = [run_lstm(layers[0], x_TBH, self.route)]
+            if len(layers) == 2:
+                turned = tf.reverse_sequence(x_TBH, lengths, seq_axis=0, batch_axis=1)
+                turned = run_lstm(layers[1], turned, self.route)
+                outputs.append(tf.reverse_sequence(turned, lengths, seq_axis=0, batch_axis=1))
+            x_TBH = tf.concat(outputs, axis=-1) if len(outputs) == 2 else outputs[0]
+            if dropout_seed is not None and config.dropout and depth < config.num_layers - 1:
+                seed = _site(dropout_seed, depth + 1)
+                x_TBH = dropout(x_TBH, config.dropout, seed, first_row, batch_axis=1)
+        features_BH = tf.cast(self._pool(x_TBH, lengths), tf.float32)
+        if dropout_seed is not None and config.dropout:
+            seed = _site(dropout_seed, config.num_layers)
+            features_BH = dropout(features_BH, config.dropout, seed, first_row)
+        return tf.matmul(features_BH, self.dense.kernel.value) + self.dense.bias.value
+
+    def _pool(self, x_TBH: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """float[T, B, H] → float[B, H], or [B, 2H] for max_mean; padding has no part in it."""
+        if self.config.pooling == "last":
+            last = tf.stack([lengths - 1, tf.range(tf.shape(lengths)[0])], axis=1)
+            if not self.config.bidirectional:
+                return tf.gather_nd(x_TBH, last)
+            forward, backward = tf.split(x_TBH, 2, axis=-1)
+            return tf.concat([tf.gather_nd(forward, last), backward[0]], axis=-1)
+        inside = (tf.range(tf.shape(x_TBH)[0])[:, tf.newaxis] < lengths)[:, :, tf.newaxis]
+        largest = tf.reduce_max(tf.where(inside, x_TBH, x_TBH.dtype.min), axis=0)
+        if self.config.pooling == "max":
+            return largest
+        total = tf.reduce_sum(tf.where(inside, tf.cast(x_TBH, tf.float32), 0.0), axis=0)
+        mean = total / tf.cast(lengths, tf.float32)[:, tf.newaxis]
+        return tf.concat([tf.cast(largest, tf.float32), mean], axis=-1)
+
+
+def _site(seed: tf.Tensor, site: int) -> tf.Tensor:
+    return tf.stack([seed[0], seed[1] * _SITES + site])

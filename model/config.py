@@ -1,0 +1,90 @@
+"""Settings of the network and of its training; each checks itself when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+def _require(condition: bool, flag: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"--{flag} {value}: must be {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Embedding, stacked LSTM, pooling, logits. No recurrent dropout: cuDNN has none."""
+
+    embedding_dim: int = 64
+    """Size of a token's embedding."""
+    hidden: int = 64
+    """Units of an LSTM layer, in each direction."""
+    num_layers: int = 1
+    """LSTM layers, one on the other."""
+    bidirectional: bool = True
+    """Read the text from both ends."""
+    pooling: Literal["last", "max", "max_mean"] = "max_mean"
+    """What of the LSTM's outputs the classifier sees."""
+    dropout: float = 0.3
+    """Share of an LSTM layer's outputs dropped in training."""
+    word_dropout: float = 0.1
+    """Share of the tokens replaced by [UNK] in training."""
+    route: Literal["auto", "block", "keras", "cudnn"] = "auto"
+    """LSTM kernels: cudnn on a GPU, block (fused) on a CPU, keras anywhere."""
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
+    """Of the embedding's outputs and the LSTM; weights, logits and loss are always float32."""
+
+    def __post_init__(self) -> None:
+        for flag in ("embedding_dim", "hidden", "num_layers"):
+            value = getattr(self, flag)
+            _require(1 <= value <= 65_536, flag.replace("_", "-"), value, "from 1 to 65536")
+        for flag in ("dropout", "word_dropout"):
+            value = getattr(self, flag)
+            _require(0 <= value < 1, flag.replace("_", "-"), value, "from 0 up to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Optimizer, loss and the length of training."""
+
+    epochs: int = 10
+    """Most passes over the training documents."""
+    patience: int = 3
+    """Stop after so many epochs without a better validation macro-F1 (0: never)."""
+    learning_rate: float = 2e-3
+    """Adam's step size, after warm-up and before decay."""
+    warmup: float = 0.05
+    """Share of all steps over which the learning rate rises from 0."""
+    decay: Literal["none", "cosine", "linear"] = "cosine"
+    """How the learning rate falls from warm-up to the last step."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW) of kernels; embeddings and biases have none."""
+    clip_norm: float | None = 1.0
+    """Largest global norm of the gradient (None: as it is)."""
+    class_weights: Literal["none", "seed", "balanced", "effective"] = "none"
+    """Weights of rare classes in the loss: none; seed: ln(0.5 total / count), at least 1;
+    balanced: total / (classes x count); effective: Cui et al. 2019, beta 0.999."""
+    normalize_weights: bool = True
+    """Scale the class weights to a mean of 1 over the training documents."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    steps_per_call: int = 64
+    """Training steps in one call of the compiled loop, between two looks at the clock."""
+    seed: int = 0
+    """Of initial weights, batches and dropout."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        _require(self.patience >= 0, "patience", self.patience, "0 or more")
+        _require(
+            0 < self.learning_rate < 100, "learning-rate", self.learning_rate, "above 0, below 100"
+        )
+        _require(0 <= self.warmup < 1, "warmup", self.warmup, "from 0 up to 1")
+        _require(0 <= self.weight_decay < 1, "weight-decay", self.weight_decay, "from 0 up to 1")
+        if self.clip_norm is not None:
+            _require(self.clip_norm > 0, "clip-norm", self.clip_norm, "above 0, or None")
+        _require(
+            0 <= self.label_smoothing < 1, "label-smoothing", self.label_smoothing, "from 0 up to 1"
+        )
+        _require(self.steps_per_call >= 1, "steps-per-call", self.steps_per_call, "1 or more")
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")

@@ -1,0 +1,123 @@
+"""Which devices train, and what NVML says of them meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from shortline import UserError
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The strategy to train under, and how to name the devices to a person."""
+
+    strategy: tf.distribute.Strategy
+    has_gpu: bool
+    description: str
+
+
+def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
+    """Reads `--gpus all | N | 0,2 | none`; call it before TensorFlow touches a device.
+
+    `N` is a number of GPUs, `0,2` (or `0,`) are their numbers.
+
+    Raises:
+      UserError: a GPU that is not there, or a value of another form.
+    """
+    found = tf.config.list_physical_devices("GPU")
+    chosen = _choose_gpus(gpus, found)
+    tf.config.set_visible_devices(chosen, "GPU")
+    if chosen:
+        if cpu_replicas > 1:
+            raise UserError(f"--cpu-replicas {cpu_replicas}: only with --gpus none")
+        for gpu in chosen:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        names = [
+            tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+            for gpu in chosen
+        ]
+        description = f"{len(chosen)} x {names[0]}"
+        logical = tf.config.list_logical_devices("GPU")
+    else:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        with contextlib.suppress(RuntimeError):  # already split as asked, by an earlier call
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(cpu_replicas)]
+            )
+        description = "CPU" if cpu_replicas == 1 else f"CPU as {cpu_replicas} logical devices"
+        logical = tf.config.list_logical_devices("CPU")[:cpu_replicas]
+        if len(logical) < cpu_replicas:
+            raise UserError(
+                f"--cpu-replicas {cpu_replicas}: TensorFlow already runs on {len(logical)} "
+                "logical CPUs in this process; start a new one"
+            )
+    if len(logical) == 1:
+        return Devices(tf.distribute.get_strategy(), bool(chosen), description)
+    strategy = tf.distribute.MirroredStrategy([device.name for device in logical])
+    return Devices(strategy, bool(chosen), description)
+
+
+def _choose_gpus(gpus: str, found: list) -> list:
+    if gpus == "none":
+        return []
+    if gpus == "all":
+        return found
+    try:
+        numbers = [int(part) for part in gpus.split(",") if part.strip()]
+    except ValueError:
+        numbers = [-1]
+    if not numbers or min(numbers) < 0:
+        raise UserError(f"--gpus {gpus}: must be all, none, a number of GPUs, or GPUs like 0,2")
+    if "," not in gpus:
+        numbers = list(range(numbers[0]))
+    missing = [number for number in numbers if number >= len(found)]
+    if missing:
+        have = f"GPUs 0 to {len(found) - 1}" if found else "no GPU"
+        raise UserError(
+            f"--gpus {gpus}: there is no GPU {missing[0]}; TensorFlow sees {have} "
+            "(`--gpus all` uses what is there, `pip install -e '.[gpu]'` brings CUDA)"
+        )
+    return [found[number] for number in dict.fromkeys(numbers)]
+
+
+class GpuMonitor:
+    """Utilisation, memory and power of all GPUs by NVML; nothing where there is no NVML."""
+
+    def __init__(self, enabled: bool):
+        self._handles = []
+        if not enabled:
+            return
+        with contextlib.suppress(Exception):  # no driver, no library, no permission: no figures
+            import pynvml
+
+            pynvml.nvmlInit()
+            self._nvml = pynvml
+            count = pynvml.nvmlDeviceGetCount()
+            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+
+    def read(self) -> dict[str, float]:
+        """gpu_percent (mean), gpu_memory_gib and gpu_watts (sums); what cannot be asked is absent."""
+        figures: dict[str, float] = {}
+        for handle in self._handles:
+            with contextlib.suppress(Exception):  # under MIG some queries are not supported
+                busy = self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                share = busy / len(self._handles)
+                figures["gpu_percent"] = figures.get("gpu_percent", 0.0) + share
+            with contextlib.suppress(Exception):
+                used = self._nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**30
+                figures["gpu_memory_gib"] = figures.get("gpu_memory_gib", 0.0) + used
+            with contextlib.suppress(Exception):
+                watts = self._nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+                figures["gpu_watts"] = figures.get("gpu_watts", 0.0) + watts
+        return figures
+
+    def joules(self) -> float | None:
+        """Energy since the driver was loaded, over all GPUs."""
+        try:
+            total = sum(self._nvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in self._handles)
+        except Exception:
+            return None
+        return total / 1000 if self._handles else None

@@ -1,0 +1,148 @@
+"""After training: scores of the best weights, summary.json, report.html and the export."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from model.classifier import Classifier
+from model.events import read_events
+from model.export import export_run
+from model.report import write_report
+from model.run import RunPaths, open_run
+from model.scores import Confusion, Scores, score, worst_confusions
+from model.step import Predictions, build_predict
+from shortline import printable, write_whole
+from tfdata.config import PipelineConfig
+from tfdata.encode import Encoder
+from tfdata.pipeline import BatchFeed
+from tfdata.plan import choose_buckets
+from tfdata.shards import ShardSet, read_batches
+from tfdata.window import WindowSource
+
+_PREDICT_BATCH = 1024
+
+
+def build_predict_part(
+    classifier: Classifier,
+    encoder: Encoder,
+    shard_set: ShardSet,
+    part: str,
+    config: PipelineConfig,
+) -> Callable[[], Predictions]:
+    """`run()`: predictions for each document of a part once, in order, under this strategy."""
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    config = dataclasses.replace(config, batch_size=_PREDICT_BATCH, batch_tokens=None)
+    source = WindowSource(
+        shard_set, part, encoder, vocab_size=classifier.vocab_size, config=config,
+        shuffle_seed=None,
+    )  # fmt: skip
+    buckets = choose_buckets(
+        shard_set.length_counts, encoder.max_len, config, strategy.num_replicas_in_sync
+    )
+    weights = np.ones(classifier.num_classes, np.float32)
+    feed = BatchFeed(source, buckets, seed=None, class_weights=weights, strategy=strategy)
+    return build_predict(classifier, feed)
+
+
+def finish_run(
+    paths: RunPaths,
+    classifier: Classifier,
+    encoder: Encoder,
+    shard_set: ShardSet,
+    config: PipelineConfig,
+    predict_valid: Callable[[], Predictions] | None,
+    facts: dict[str, Any],
+) -> None:
+    """Writes summary.json (last), report.html and export/, and tells where they are.
+
+    Args:
+      classifier: with the best weights.
+      facts: what the training knows for the summary: times, route, devices.
+    """
+    counts = shard_set.label_counts
+    part = "valid" if predict_valid is not None else "train"
+    predict = predict_valid or build_predict_part(classifier, encoder, shard_set, part, config)
+    predictions = predict()
+    scores = score(predictions, counts)
+    confusions = worst_confusions(predictions, len(counts))
+    summary: dict[str, Any] = {**scores.summary(), "scored_on": part, **facts}
+    if shard_set.num_docs("test"):
+        predict_test = build_predict_part(classifier, encoder, shard_set, "test", config)
+        summary["test"] = score(predict_test(), counts).summary()
+    summary["counts"] = dict(shard_set.counts)
+    summary["versions"] = _versions()
+    wanted = {doc for confusion in confusions for doc in confusion.examples}
+    write_report(
+        paths.report,
+        summary=summary,
+        events=read_events(paths.metrics),
+        scores=scores,
+        confusions=confusions,
+        examples=_read_texts(shard_set, part, wanted),
+        labels=[*shard_set.labels, *shard_set.unseen_labels],
+        label_counts=counts,
+        length_counts=shard_set.length_counts,
+    )
+    export_run(open_run(paths.folder), paths.export)
+    with write_whole(paths.summary) as file:
+        json.dump(summary, file, indent=2)
+    print(describe_scores(scores, confusions, [*shard_set.labels, *shard_set.unseen_labels]))
+    if "test" in summary:
+        test = summary["test"]
+        print(f"test: accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}")
+    print(
+        f"report   {paths.report}\nexport   {paths.export}\nsummary  {paths.summary}\n"
+        f"predict  python -m model.predict {paths.folder} FILE"
+    )
+    line = {name: summary[name] for name in ("accuracy", "macro_f1", "loss", "docs_per_s")}
+    print(json.dumps(line | {"run": str(paths.folder), "epochs": facts["epochs"]}))
+
+
+def describe_scores(
+    scores: Scores, confusions: Sequence[Confusion], labels: Sequence[str]
+) -> str:  # fmt: skip
+    """A few lines for the terminal; labels cannot steer it."""
+    lines = [
+        f"{scores.num_docs:,} documents: accuracy {scores.accuracy:.4f}, macro-F1 "
+        f"{scores.macro_f1:.4f}, weighted F1 {scores.weighted_f1:.4f}, loss {scores.loss:.4f}"
+    ]
+    for name, third in scores.thirds.items():
+        lines.append(
+            f"  {name:<5} {third['num_classes']:>6,} classes {third['num_docs']:>9,} documents  "
+            f"accuracy {third['accuracy']:.4f}  macro-F1 {third['macro_f1']:.4f}"
+        )
+    if scores.num_unseen:
+        lines.append(f"  {scores.num_unseen:,} have labels that training lacks: scored as wrong")
+    for confusion in confusions[:3]:
+        label, predicted = (
+            printable(labels[number], 40) for number in (confusion.label, confusion.predicted)
+        )
+        lines.append(f"  {confusion.num_docs:,} x {label} taken for {predicted}")
+    return "\n".join(lines)
+
+
+def _read_texts(shard_set: ShardSet, part: str, wanted: set[int]) -> dict[int, str]:
+    texts: dict[int, str] = {}
+    first = 0
+    for batch, labels in read_batches(shard_set, part):
+        for doc in wanted & set(range(first, first + len(labels))):
+            texts[doc] = batch[doc - first].as_py()
+        first += len(labels)
+    return texts
+
+
+def _versions() -> dict[str, str]:
+    packages = ("shortline", "tensorflow", "keras", "numpy", "pyarrow")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        found[package] = version(package)
+    return found

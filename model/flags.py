@@ -1,0 +1,128 @@
+"""Everything that can be set for a training, from presets, a YAML file and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.config import ModelConfig, TrainConfig
+from shortline import UserError, flat_values, parse_flags
+from tfdata.config import KERAS_FILTERS, IngestConfig, PipelineConfig, TokenizerConfig
+
+if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
+    from tfdata.shards import ShardSet
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # The network and training that the project began with, to the letter, but padded on the right
+    # and shuffled globally.
+    "seed": {
+        "embedding_dim": 50, "hidden": 40, "num_layers": 2, "bidirectional": False,
+        "pooling": "last", "dropout": 0.5, "word_dropout": 0.0, "vocab_size": 20_000,
+        "max_len": 40, "unknown": "drop", "truncate": "left", "filters": KERAS_FILTERS,
+        "batch_size": 128, "epochs": 20, "patience": 0, "learning_rate": 1e-3, "warmup": 0.0,
+        "decay": "none", "clip_norm": None, "class_weights": "seed", "normalize_weights": False,
+        "label_smoothing": 0.0,
+    },
+}  # fmt: skip
+
+MAY_DIFFER = {"resume", "config", "out", "gpus", "cpu_replicas", "steps_per_call", "save_minutes"}
+"""Flags that a resumed run may have otherwise: they do not change what is computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Everything that can be set; a run writes it to its config.yaml."""
+
+    data: tuple[str, ...] = ()
+    """Files of texts and labels, folders of them, or a shard set of tfdata.ingest; without it a
+    corpus is generated."""
+    docs: int = 40_000
+    """Documents of the generated corpus (710900 is the size it imitates)."""
+    out: str | None = None
+    """Folder of the run (default: a new one in runs/)."""
+    resume: str | None = None
+    """Folder of a stopped run to go on with."""
+    config: str | None = None
+    """YAML file of flags; those on the command line win."""
+    preset: str = "default"
+    """default: what we recommend; seed: the network that the project began with."""
+    gpus: str = "all"
+    """all (or the CPU where there is none), a number, GPUs like 0,2, or none."""
+    cpu_replicas: int = 1
+    """Split the CPU into so many logical devices, to try several replicas without GPUs."""
+    save_minutes: float = 5.0
+    """Checkpoint after so many minutes, besides after every epoch."""
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.docs < 1_000:
+            raise ValueError(f"--docs {self.docs}: must be 1000 or more")
+        if not 1 <= self.cpu_replicas <= 64:
+            raise ValueError(f"--cpu-replicas {self.cpu_replicas}: must be from 1 to 64")
+        if self.save_minutes <= 0:
+            raise ValueError(f"--save-minutes {self.save_minutes}: must be above 0")
+
+
+def read_flags(argv: Sequence[str] | None) -> Flags:
+    """The flags; with --resume those of the run, which the command line may not contradict."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    flags = _parse(argv)
+    if flags.resume is None:
+        return flags
+    saved = Path(flags.resume) / "config.yaml"
+    if not saved.exists():
+        raise UserError(f"--resume {flags.resume}: not the folder of a run: no config.yaml in it")
+    run, resumed = _parse([f"--config={saved}"]), _parse([f"--config={saved}", *argv])
+    before, now = flat_values(run), flat_values(resumed)
+    for name, value in now.items():
+        if value != before[name] and name not in MAY_DIFFER:
+            flag = name.replace("_", "-")
+            raise UserError(
+                f"--{flag} {value}: the run was started with {before[name]}; "
+                "leave the flag out, or start a new run"
+            )
+    return dataclasses.replace(resumed, resume=flags.resume, out=flags.resume)
+
+
+def _parse(argv: Sequence[str]) -> Flags:
+    description = "Train a text classifier; without --data, on a generated corpus."
+    return parse_flags(Flags, argv, prog="train.py", description=description, presets=PRESETS)
+
+
+def settle(flags: Flags, shard_set: ShardSet) -> Flags:
+    """Fills in what the data decides: the longest text, the folder; checks that both fit."""
+    from tfdata.plan import choose_max_len
+
+    tokenizer = flags.tokenizer
+    for name in ("tokenizer", "filters", "nfkc"):
+        asked, counted = getattr(tokenizer, name), shard_set.tokenizer[name]
+        if asked != counted:
+            raise UserError(
+                f"--{name} {asked!r}: the vocabulary of {shard_set.folder} was counted with "
+                f"{counted!r}; give the same, or ingest the data again"
+            )
+    if tokenizer.max_len is None:
+        max_len = choose_max_len(shard_set.length_counts)
+        tokenizer = dataclasses.replace(tokenizer, max_len=max_len)
+    pipeline = flags.pipeline
+    num_train = shard_set.num_docs("train")
+    if pipeline.batch_tokens is None and num_train < pipeline.batch_size:
+        print(f"only {num_train} training documents: batches of {num_train} instead of "
+              f"{pipeline.batch_size}")  # fmt: skip
+        pipeline = dataclasses.replace(pipeline, batch_size=num_train)
+    data = tuple(os.path.abspath(name) for name in flags.data)
+    out = flags.out or f"runs/{datetime.now():%Y-%m-%d_%H%M%S}"
+    return dataclasses.replace(
+        flags, data=data, out=out, config=None, tokenizer=tokenizer, pipeline=pipeline
+    )

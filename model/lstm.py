@@ -1,0 +1,85 @@
+"""One LSTM layer, three ways to compute it, one set of weights in Keras's layout.
+
+| route | where    | op                                                              |
+|-------|----------|-----------------------------------------------------------------|
+| block | CPU      | tf.raw_ops.BlockLSTM, fused                                      |
+| cudnn | GPU      | cuDNN, through keras.layers.LSTM(use_cudnn=True)                 |
+| keras | anywhere | keras.layers.LSTM as a loop: the reference, and what is exported |
+
+Texts are padded on the right and the LSTM reads forward, so the state at `lengths - 1` does not
+depend on the padding and no mask is needed. The backward direction reads reversed texts.
+Legend: T tokens, B documents, D inputs, H hidden units.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+def choose_route(route: str, has_gpu: bool, dtype: str) -> tuple[str, str]:
+    """The route to take and, in words, why.
+
+    Raises:
+      ValueError: cudnn without a GPU.
+    """
+    if route == "cudnn" and not has_gpu:
+        raise ValueError("--route cudnn: needs a GPU and none is in use; choose auto or block")
+    if route != "auto":
+        return route, "asked for by --route"
+    if has_gpu:
+        return (
+            "cudnn",
+            "a GPU is in use; tanh and sigmoid gates without recurrent dropout fit cuDNN",
+        )
+    if dtype == "bfloat16":
+        return "keras", "no GPU, and the fused CPU kernel has no bfloat16"
+    return "block", "no GPU is in use, so the fused CPU kernel"
+
+
+def build_lstm(hidden: int, route: str, policy: str, name: str, seed: int) -> keras.layers.LSTM:
+    """The layer that holds the weights: kernel [D, 4H], recurrent_kernel [H, 4H], bias [4H]."""
+    return keras.layers.LSTM(
+        hidden,
+        return_sequences=True,
+        use_cudnn=route == "cudnn",
+        dtype=policy,
+        name=name,
+        kernel_initializer=keras.initializers.GlorotUniform(seed),
+        recurrent_initializer=keras.initializers.Orthogonal(seed=seed + 1),
+    )
+
+
+def run_lstm(layer: keras.layers.LSTM, x_TBD: tf.Tensor, route: str) -> tf.Tensor:
+    """All outputs of a forward LSTM: float[T, B, D] → float[T, B, H] of the same type."""
+    if route == "block":
+        return _run_block(layer, x_TBD)
+    return tf.transpose(layer(tf.transpose(x_TBD, [1, 0, 2])), [1, 0, 2])
+
+
+def _run_block(layer: keras.layers.LSTM, x_TBD: tf.Tensor) -> tf.Tensor:
+    """BlockLSTM, the first version: the gradient of BlockLSTMV2 is wrong."""
+    dtype, hidden = x_TBD.dtype, layer.units
+    kernel = tf.concat([layer.cell.kernel.value, layer.cell.recurrent_kernel.value], axis=0)
+    state = tf.zeros([tf.shape(x_TBD)[1], hidden], dtype)
+    peephole = tf.zeros([hidden], dtype)
+    return tf.raw_ops.BlockLSTM(
+        seq_len_max=tf.shape(x_TBD, out_type=tf.int64)[0],
+        x=x_TBD,
+        cs_prev=state,
+        h_prev=state,
+        w=tf.cast(_swap_gates(kernel), dtype),
+        wci=peephole,
+        wcf=peephole,
+        wco=peephole,
+        b=tf.cast(_swap_gates(layer.cell.bias.value), dtype),
+        forget_bias=0.0,
+        cell_clip=-1.0,
+        use_peephole=False,
+    ).h
+
+
+def _swap_gates(weights: tf.Tensor) -> tf.Tensor:
+    """Gates i f c o, as Keras orders them, to i c f o, as BlockLSTM does."""
+    i, f, c, o = tf.split(weights, 4, axis=-1)
+    return tf.concat([i, c, f, o], axis=-1)

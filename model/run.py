@@ -1,0 +1,160 @@
+"""A run's folder: what is in it, and how a trained classifier is put together from it.
+
+With the commands predict, evaluate and export, this is the one place in `model` that knows
+`tfdata`: a trained classifier is a network and the encoder that feeds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model.checkpoint import load_checkpoint, restore
+from model.classifier import Classifier
+from model.config import ModelConfig
+from shortline import UserError, write_whole
+from tfdata.config import TokenizerConfig
+from tfdata.encode import Encoder
+from tfdata.vocab import Vocabulary, read_lines, write_lines
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where the parts of a run are."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def labels(self) -> Path:
+        return self.folder / "labels.txt"
+
+    @property
+    def vocabulary(self) -> Path:
+        return self.folder / "vocab.txt"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.npz"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.npz"
+
+    @property
+    def export(self) -> Path:
+        return self.folder / "export"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard"
+
+
+def create_run(
+    folder: Path, settings: Mapping[str, Any], labels: tuple[str, ...], vocabulary: Vocabulary
+) -> RunPaths:
+    """Makes the folder and writes config.yaml, labels.txt and vocab.txt.
+
+    Raises:
+      UserError: the folder holds something already.
+    """
+    check_free(folder)
+    paths = RunPaths(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_lines(paths.labels, labels)
+    vocabulary.save(paths.vocabulary)
+    with write_whole(paths.config) as file:
+        yaml.safe_dump(dict(settings), file, sort_keys=False, allow_unicode=True)
+    return paths
+
+
+def check_free(folder: Path) -> None:
+    """Raises a UserError if a run, or anything else, is in the way."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        what = "another run" if RunPaths(folder).config.exists() else "other files"
+        raise UserError(
+            f"--out {folder}: holds {what}; choose another folder, delete it, "
+            f"or go on with --resume {folder}"
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted run, opened to be used."""
+
+    paths: RunPaths
+    settings: dict[str, Any]
+    labels: tuple[str, ...]
+    vocabulary: Vocabulary
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+
+    @property
+    def max_len(self) -> int:
+        assert self.tokenizer.max_len is not None  # a run writes the one it settled on
+        return self.tokenizer.max_len
+
+    def build_encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.vocabulary, self.max_len)
+
+    def build_classifier(self, route: str, precision: str = "float32") -> Classifier:
+        """The network with the best weights."""
+        classifier = Classifier(
+            self.model,
+            vocab_size=len(self.vocabulary),
+            num_classes=len(self.labels),
+            unknown_id=self.vocabulary.unknown_id,
+            route=route,
+            precision=precision,
+        )
+        arrays, _ = load_checkpoint(self.paths.best)
+        restore(classifier.weights_by_name, arrays, self.paths.best)
+        return classifier
+
+
+def open_run(folder: Path) -> Run:
+    """Opens the folder of a run.
+
+    Raises:
+      UserError: it is not one, or a file in it is damaged.
+    """
+    paths = RunPaths(folder)
+    try:
+        settings = yaml.safe_load(paths.config.read_text("utf-8"))
+        tokenizer = _pick(TokenizerConfig, settings)
+        model = _pick(ModelConfig, settings)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not the folder of a run: it has no config.yaml") from None
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{paths.config}: damaged: {error}") from None
+    if tokenizer.max_len is None:
+        raise UserError(f"{paths.config}: damaged: max_len is missing")
+    vocabulary = Vocabulary.load(paths.vocabulary, tokenizer)
+    return Run(paths, settings, tuple(read_lines(paths.labels)), vocabulary, tokenizer, model)
+
+
+def _pick(config_type: type, settings: Mapping[str, Any]):
+    names = {field.name for field in dataclasses.fields(config_type)}
+    return config_type(**{name: settings[name] for name in names if name in settings})

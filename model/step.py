@@ -1,0 +1,135 @@
+"""The compiled loops: many training steps, or an evaluation, in one call.
+
+Nothing is fetched from the device within a call. One replica or many, it is the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from model.classifier import Classifier
+from model.losses import cross_entropy
+from model.optimizer import Adam
+
+
+class ChunkMetrics(NamedTuple):
+    """Sums over the documents of a chunk of steps."""
+
+    loss: float
+    """Sum of the weighted losses."""
+    num_correct: int
+    num_docs: int
+    num_bad_steps: int
+    """Steps whose loss was not finite."""
+
+
+class Predictions(NamedTuple):
+    """One entry a document, in the order of the part."""
+
+    labels: np.ndarray
+    """int32[D], as the data has them."""
+    predicted: np.ndarray
+    """int32[D]."""
+    probabilities: np.ndarray
+    """float32[D], of the predicted class."""
+    losses: np.ndarray
+    """float32[D], cross-entropy; 0 where training lacks the label."""
+
+
+def build_train_chunk(
+    classifier: Classifier,
+    optimizer: Adam,
+    iterator: Iterator,
+    *,
+    seed: int,
+    label_smoothing: float = 0.0,
+    use_dropout: bool = True,
+) -> Callable[[int, int], ChunkMetrics]:
+    """`run(first_step, num_steps)`: that many optimizer steps on the iterator's next batches."""
+    strategy = tf.distribute.get_strategy()
+    weights = classifier.weights_by_name
+    num_replicas = strategy.num_replicas_in_sync
+    sums = tf.Variable(
+        tf.zeros([4]), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )  # fmt: skip
+
+    def replica_step(batch, step):
+        context = tf.distribute.get_replica_context()
+        num_rows = tf.shape(batch.labels)[0]
+        first_row = context.replica_id_in_sync_group * num_rows
+        noise = tf.stack([tf.constant(seed, tf.int64), step]) if use_dropout else None
+        with tf.GradientTape() as tape:
+            logits = classifier.call(batch.token_ids, batch.lengths, noise, first_row)
+            losses = batch.weights * cross_entropy(logits, batch.labels, label_smoothing)
+            loss = tf.reduce_sum(losses) / tf.cast(num_rows * num_replicas, tf.float32)
+            scaled = optimizer.scaled(loss)
+        gradients = tape.gradient(scaled, list(weights.values()))
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if num_replicas > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        optimizer.apply(dict(zip(weights, gradients, strict=True)), step)
+        real = tf.cast(batch.docs >= 0, tf.float32)
+        correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), batch.labels)
+        bad = tf.where(tf.math.is_finite(loss), 0.0, 1.0)
+        num_real = tf.reduce_sum(real)
+        num_correct = tf.reduce_sum(tf.cast(correct, tf.float32) * real)
+        sums.assign_add(tf.stack([tf.reduce_sum(losses), num_correct, num_real, bad]))
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)])
+    def run(first_step, num_steps):
+        for step in tf.range(first_step, first_step + num_steps):
+            strategy.run(replica_step, args=(next(iterator), step))
+
+    run.get_concrete_function()  # traced here, so that the first chunk is timed like the others
+
+    def train_chunk(first_step: int, num_steps: int) -> ChunkMetrics:
+        sums.assign(tf.zeros([4]))
+        run(tf.constant(first_step, tf.int64), tf.constant(num_steps, tf.int64))
+        loss, correct, docs, bad = sums.read_value().numpy().tolist()
+        return ChunkMetrics(loss, round(correct), round(docs), round(bad))
+
+    return train_chunk
+
+
+class Feed(Protocol):
+    """Where batches come from: windows of them, the last of an epoch marked as such."""
+
+    iterator: Iterator[Any]
+
+    def next_window(self) -> Any: ...
+
+
+def build_predict(classifier: Classifier, feed: Feed) -> Callable[[], Predictions]:
+    """`run()`: predictions for every document of the feed's next epoch, in order."""
+    strategy = tf.distribute.get_strategy()
+
+    def replica_step(batch):
+        logits = classifier.call(batch.token_ids, batch.lengths)
+        predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
+        losses = cross_entropy(logits, batch.labels)
+        probabilities = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+        return batch.docs, batch.labels, predicted, probabilities, losses
+
+    @tf.function
+    def run_step():
+        return strategy.run(replica_step, args=(next(feed.iterator),))
+
+    def predict() -> Predictions:
+        outputs = []
+        is_last = False
+        while not is_last:
+            window = feed.next_window()
+            is_last = window.is_last
+            for _ in range(window.num_batches):  # fetched at the end, so that the device runs ahead
+                outputs += zip(*map(strategy.experimental_local_results, run_step()), strict=True)
+        columns = zip(*outputs, strict=True)
+        docs, *values = (np.concatenate([part.numpy() for part in column]) for column in columns)
+        order = np.argsort(docs, kind="stable")[np.count_nonzero(docs < 0) :]
+        return Predictions(*(value[order] for value in values))
+
+    return predict

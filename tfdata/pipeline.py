@@ -1,0 +1,227 @@
+"""Windows and plans to padded batches, prefetched, for one replica or many.
+
+A producer thread reads and plans one window ahead; everything after that is tf.data in C++.
+Legend: B documents of a replica's batch, T tokens, D documents of a window, S batches of its plan.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfdata.plan import Buckets, Plan, plan_batches
+from tfdata.window import Window, WindowSource
+
+
+class Batch(NamedTuple):
+    """What the model sees. Fillers have weight 0, length 1 and number -1."""
+
+    token_ids: tf.Tensor
+    """int32[B, T], padded on the right with 0."""
+    lengths: tf.Tensor
+    """int32[B], 1 or more."""
+    labels: tf.Tensor
+    """int32[B]; num_classes or more where training lacks the label."""
+    weights: tf.Tensor
+    """float32[B]: class weight x (size of the global batch / its real documents)."""
+    docs: tf.Tensor
+    """int64[B]: number of the document in its part, as this epoch reads it."""
+
+
+class WindowInfo(NamedTuple):
+    """One window as the loop sees it: so many batches are to come."""
+
+    epoch: int
+    window: int
+    first_batch: int
+    """Batches of the plan that were skipped because a resumed run has done them."""
+    num_batches: int
+    num_docs: int
+    num_tokens: int
+    """Tokens of the texts themselves."""
+    num_padded: int
+    """Tokens with the padding, fillers included."""
+    is_last: bool
+    """No window of this epoch comes after."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    info: WindowInfo
+    window: Window
+    plan: Plan
+
+
+class BatchFeed:
+    """An endless run of batches, window after window, epoch after epoch.
+
+    >>> feed = BatchFeed(source, buckets, seed=0, class_weights=w)   # doctest: +SKIP
+    >>> info = feed.next_window()                                    # doctest: +SKIP
+    >>> for _ in range(info.num_batches): batch = next(feed.iterator)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        source: WindowSource,
+        buckets: Buckets,
+        *,
+        seed: int | None,
+        class_weights: np.ndarray,
+        strategy: tf.distribute.Strategy | None = None,
+        start: tuple[int, int, int] = (0, 0, 0),
+    ):
+        """Starts at (epoch, window, batch) `start`; `seed` None keeps the documents' order.
+
+        Args:
+          class_weights: float32[C]; labels beyond C weigh nothing in the loss.
+        """
+        strategy = strategy or tf.distribute.get_strategy()
+        self._source, self._buckets, self._seed, self._start = source, buckets, seed, start
+        self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
+        self._planned: queue.Queue[_Planned] = queue.Queue(maxsize=1)
+        self._closed = threading.Event()
+        num_replicas = strategy.num_replicas_in_sync
+        dataset = strategy.distribute_datasets_from_function(
+            lambda _: self._dataset(class_weights, num_replicas)
+        )
+        self.iterator = iter(dataset)
+        self._thread = threading.Thread(target=self._produce, name="plan", daemon=True)
+        self._thread.start()
+
+    def next_window(self) -> WindowInfo:
+        """Waits for the next window.
+
+        Raises:
+          UserError: a shard could not be read.
+        """
+        info = self._infos.get()
+        if isinstance(info, BaseException):
+            raise info
+        return info
+
+    def close(self) -> None:
+        """Ends the producer; the iterator is of no use afterwards."""
+        self._closed.set()
+        self._thread.join()
+
+    def _produce(self) -> None:
+        try:
+            for planned in self._plan_epochs():
+                self._infos.put(planned.info)
+                while not self._closed.is_set():
+                    try:
+                        self._planned.put(planned, timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if self._closed.is_set():
+                    return
+        except BaseException as error:
+            self._infos.put(error)
+
+    def _plan_epochs(self) -> Iterator[_Planned]:
+        epoch, first_window, first_batch = self._start
+        while True:
+            num_windows = len(self._source.docs_of_windows)
+            for number, window in enumerate(self._source.read(epoch, first_window), first_window):
+                key = None if self._seed is None else (self._seed, epoch, number)
+                plan = plan_batches(window.lengths, self._buckets, key)
+                info = WindowInfo(
+                    epoch, number, first_batch, len(plan) - first_batch, len(window),
+                    int(window.offsets[-1]), int((plan.widths.astype(np.int64) * plan.sizes).sum()),
+                    number == num_windows - 1,
+                )  # fmt: skip
+                plan = Plan(
+                    plan.rows[first_batch:], plan.widths[first_batch:], plan.sizes[first_batch:]
+                )
+                first_batch = 0
+                yield _Planned(info, window, plan)
+            epoch, first_window = epoch + 1, 0
+
+    def _generate(self) -> Iterator[tuple]:
+        while not self._closed.is_set():
+            try:
+                planned = self._planned.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            window, plan = planned.window, planned.plan
+            yield (
+                window.ids, window.offsets, window.labels, np.int64(window.first_doc),
+                plan.rows, plan.widths, plan.sizes,
+            )  # fmt: skip
+
+    def _dataset(self, class_weights: np.ndarray, num_replicas: int) -> tf.data.Dataset:
+        """Batches for `num_replicas` replicas in turn, all of a step from one global batch."""
+        id_type = tf.as_dtype(self._source.id_type)
+        windows = tf.data.Dataset.from_generator(
+            self._generate,
+            output_signature=(
+                tf.TensorSpec([None], id_type), tf.TensorSpec([None], tf.int64),
+                tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int64),
+                tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None], tf.int32),
+            ),
+        )  # fmt: skip
+        weights = tf.constant(np.append(class_weights, 0), tf.float32)
+
+        def batches_of(ids, offsets, labels, first_doc, rows, widths, sizes):
+            steps = tf.data.Dataset.from_tensor_slices((rows, widths, sizes))
+            if num_replicas > 1:
+                shares = tf.data.Dataset.range(num_replicas)
+                steps = steps.flat_map(
+                    lambda rows, width, size: shares.map(
+                        lambda share: (
+                            *_take_share(rows, size, tf.cast(share, tf.int32), num_replicas), width
+                        )
+                    )
+                )  # fmt: skip
+            else:
+                steps = steps.map(lambda rows, width, size: (*_take_share(rows, size, 0, 1), width))
+            return steps.map(
+                lambda rows, scale, width: gather_batch(
+                    ids, offsets, labels, first_doc, weights, rows, scale, width
+                ),
+                num_parallel_calls=2,
+            )
+
+        return windows.flat_map(batches_of).prefetch(8)
+
+
+def _take_share(rows: tf.Tensor, size: tf.Tensor, share, num_replicas: int):
+    """One replica's rows of a global batch, and what makes up for the fillers of all of it."""
+    rows = rows[:size]
+    num_real = tf.math.count_nonzero(rows >= 0, dtype=tf.float32)
+    each = size // num_replicas
+    return rows[share * each : (share + 1) * each], tf.cast(size, tf.float32) / num_real
+
+
+def gather_batch(
+    ids, offsets, labels, first_doc, class_weights, rows, scale, width
+) -> Batch:  # fmt: skip
+    """The documents `rows` int32[B] of a window, padded to `width`.
+
+    Args:
+      ids, offsets, labels, first_doc: the fields of `Window`.
+      class_weights: float32[C + 1], the last for labels that training lacks.
+      scale: float32[], multiplies the weights.
+    """
+    real = rows >= 0
+    safe = tf.maximum(rows, 0)
+    starts = tf.gather(offsets, safe)
+    lengths = tf.cast(tf.gather(offsets, safe + 1) - starts, tf.int32)
+    lengths = tf.where(real, lengths, 1)
+    positions = tf.range(width)
+    inside = positions[tf.newaxis, :] < tf.where(real, lengths, 0)[:, tf.newaxis]
+    where = tf.where(inside, starts[:, tf.newaxis] + tf.cast(positions, tf.int64), 0)
+    token_ids = tf.where(inside, tf.cast(tf.gather(ids, where), tf.int32), 0)
+    labels = tf.where(real, tf.gather(labels, safe), 0)
+    num_classes = tf.size(class_weights) - 1
+    weights = tf.gather(class_weights, tf.minimum(labels, num_classes))
+    docs = tf.where(real, first_doc + tf.cast(rows, tf.int64), -1)
+    return Batch(token_ids, lengths, labels, tf.where(real, weights * scale, 0.0), docs)

@@ -1,0 +1,283 @@
+"""Raw files of any format to record batches of two clean string columns, text and label."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shortline import UserError, printable
+from tfdata.columns import find_columns
+from tfdata.config import IngestConfig
+from tfdata.csv_table import open_csv
+from tfdata.line_table import open_fasttext, open_jsonl
+from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, read_head, reading
+
+Format = Literal["auto", "csv", "tsv", "jsonl", "parquet", "fasttext"]
+_BATCH_ROWS = 16_384
+_PACKED = (".gz", ".zst")
+_FORMATS: dict[str, str] = {
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet", ".ft": "fasttext",
+    ".fasttext": "fasttext", ".txt": "",
+}  # fmt: skip
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+DOCUMENTS = pa.schema([("text", pa.string()), ("label", pa.string())])
+
+
+def read_documents(
+    path: Path, config: IngestConfig, counts: ReadCounts
+) -> Iterator[pa.RecordBatch]:
+    """Batches of up to 16,384 rows of (text: string, label: string), no nulls, valid UTF-8.
+
+    `path` is a file, or a folder whose data files are read in the order of their names. Rows
+    without a text or a label are dropped; `counts` says how many, and what else was changed.
+
+    Raises:
+      UserError: what the file holds cannot be read as documents; it names the file and row.
+    """
+    names: tuple[str | None, str | None] = (config.text, config.label)
+    seen = counts.rows_read
+    for file in list_files(path, config.format):
+        head = read_head(file)
+        if not head.removeprefix(BOM).strip():
+            continue
+        table = _open_table(file, head, config, counts)
+        folders = _hive_values(file, path)
+        all_names = table.names + [key for key in folders if key not in table.names]
+        text, label = names = find_columns(all_names, *names, source=file)
+        assert label is not None
+        counts.columns.add((text, label))
+        row = table.first_row
+        for batch in table.read([n for n in (text, label) if n in table.names]):
+            texts = _column(batch, text, folders, file)
+            labels = _column(batch, label, folders, file)
+            yield from _clean(texts, labels, _Place(file, row, config.strict), counts)
+            row += batch.num_rows
+    if counts.rows_read == seen:
+        raise UserError(f"{path}: holds no rows of data (it is empty, or a header alone)")
+
+
+def read_table_batches(
+    path: Path, format: Format = "auto", delimiter: str | None = None
+) -> tuple[list[str], Iterator[pa.RecordBatch]]:
+    """All columns of one file: (column names, batches), rows in order.
+
+    Columns of CSV, TSV, JSONL and fastText files are strings, as written; Parquet keeps its types.
+
+    Raises (also while reading):
+      UserError: the file is missing, empty or damaged.
+    """
+    head = read_head(path)
+    if not head.removeprefix(BOM).strip():
+        raise UserError(f"{path}: is empty")
+    config = IngestConfig(format=format, delimiter=delimiter)
+    table = _open_table(path, head, config, ReadCounts())
+    if _detect_format(path, head, config.format) == "parquet":
+        return table.names, table.read(None)
+    batches = (_decode_all(batch) for batch in table.read(None))
+    first = next(batches, None)  # only its reader knows every key of a JSONL file
+    if first is None:
+        return table.names, iter(())
+    return first.schema.names, itertools.chain([first], batches)
+
+
+def list_files(path: Path, format: Format = "auto") -> list[Path]:
+    """The file itself, or a folder's data files at any depth, sorted by path.
+
+    Left out are names that start with `_` or `.` (Spark's _SUCCESS) and, unless a format is
+    given, names that no format goes by.
+
+    Raises:
+      UserError: the path is missing, or the folder holds no data file.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    found: list[Path] = []
+    for folder, inner, files in os.walk(path):
+        inner[:] = [name for name in inner if name[0] not in "_."]
+        found += [Path(folder, name) for name in files if name[0] not in "_."]
+    if format == "auto":
+        found = [file for file in found if _suffix(file) in _FORMATS]
+    if not found:
+        raise UserError(
+            f"{path}: no data file in this folder (CSV, TSV, JSONL, Parquet, fastText); "
+            "--format reads files whatever their names"
+        )
+    return sorted(found, key=lambda file: file.relative_to(path).parts)
+
+
+def estimate_bytes(file: Path) -> int:
+    """About how many bytes a file's documents take when unpacked.
+
+    Raises:
+      UserError: a Parquet file is damaged.
+    """
+    if _suffix(file) in (".parquet", ".pq"):
+        with reading(file), pq.ParquetFile(file) as parquet:
+            meta = parquet.metadata
+            groups = (meta.row_group(i) for i in range(meta.num_row_groups))
+            return 2 * sum(group.total_byte_size for group in groups)
+    return file.stat().st_size * (5 if file.suffix.lower() in _PACKED else 1)
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [s for s in Path(path.name.lower()).suffixes if s not in _PACKED]
+    return suffixes[-1] if suffixes else ""
+
+
+def _detect_format(path: Path, head: bytes, asked: str) -> str:
+    if asked != "auto":
+        return asked
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    start = head.removeprefix(BOM).lstrip()
+    by_content = "jsonl" if start.startswith(b"{") else "csv"
+    if start.startswith(b"__label__"):
+        by_content = "fasttext"
+    return _FORMATS.get(_suffix(path)) or by_content
+
+
+def _open_table(path: Path, head: bytes, config: IngestConfig, counts: ReadCounts) -> RawTable:
+    kind = _detect_format(path, head, config.format)
+    if kind == "parquet":
+        return _open_parquet(path, counts)
+    if kind == "jsonl":
+        return open_jsonl(path, head, config.skip_bad_rows, counts)
+    if kind == "fasttext":
+        return open_fasttext(path, config.skip_bad_rows, counts)
+    delimiter = config.delimiter or ("\t" if kind == "tsv" else None)
+    return open_csv(path, head, delimiter, config.skip_bad_rows, counts)
+
+
+def _open_parquet(path: Path, counts: ReadCounts) -> RawTable:
+    with reading(path), pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+
+    def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        with reading(path), pq.ParquetFile(path) as file:
+            meta, size, done = file.metadata, path.stat().st_size, 0
+            groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+            widest = max((g.total_byte_size / max(g.num_rows, 1) for g in groups), default=0)
+            rows = int(min(_BATCH_ROWS, max(16, MAX_ROW_BYTES // max(widest, 1))))
+            for batch in file.iter_batches(rows, columns=columns and list(columns)):
+                seen = size * done // meta.num_rows
+                done += batch.num_rows
+                counts.bytes_read += size * done // meta.num_rows - seen
+                yield batch
+
+    return RawTable(names, read)
+
+
+def _hive_values(file: Path, root: Path) -> dict[str, str | None]:
+    """The columns that a folder's `key=value` parts hold, as Hive and Spark write them."""
+    parts = [] if file == root else file.relative_to(root).parent.parts
+    pairs = [part.split("=", 1) for part in parts if "=" in part]
+    return {unquote(k): None if v == _HIVE_NULL else unquote(v) for k, v in pairs}
+
+
+def _column(
+    batch: pa.RecordBatch, name: str, folders: dict[str, str | None], file: Path
+) -> pa.Array:
+    """A column as binary[n]: the bytes of a text, or of a number, a date ... as it is written."""
+    if name not in batch.schema.names:
+        value = folders[name]
+        return pa.array([None if value is None else value.encode()] * len(batch), pa.binary())
+    column = batch.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_nested(column.type):
+        raise UserError(
+            f"{file}: column `{printable(name)}` holds {printable(str(column.type), 60)}, "
+            "which is no text; name other columns with --text and --label"
+        )
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    with reading(file):
+        if not _is_bytes(column.type):
+            column = column.cast(pa.string())
+        return column.cast(pa.binary())
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a batch stands, for the message of --strict."""
+
+    file: Path
+    first_row: int
+    strict: bool
+
+
+def _clean(
+    texts: pa.Array, labels: pa.Array, place: _Place, counts: ReadCounts
+) -> Iterator[pa.RecordBatch]:
+    """Drops rows without text or label and mends UTF-8; binary[n] twice → batches of DOCUMENTS."""
+    labels, bad_labels = _decode(labels)
+    has_text = texts.is_valid().to_numpy(zero_copy_only=False)
+    filled = pc.not_equal(pc.utf8_trim_whitespace(labels), "").fill_null(False)
+    has_label = filled.to_numpy(zero_copy_only=False)
+    kept = np.flatnonzero(has_text & has_label)
+    if len(kept) < len(texts):
+        texts, labels, bad_labels = texts.take(kept), labels.take(kept), bad_labels[kept]
+    texts, bad_texts = _decode(texts)
+    bad = np.flatnonzero(bad_texts | bad_labels)
+    if len(bad) and place.strict:
+        raise UserError(
+            f"{place.file}: row {place.first_row + kept[bad[0]]} is not valid UTF-8; convert the "
+            "file to UTF-8 (iconv -t UTF-8), or leave out --strict to replace what is not"
+        )
+    counts.rows_read += len(has_text)
+    counts.rows_kept += len(kept)
+    counts.dropped_null_text += int((~has_text).sum())
+    counts.dropped_null_label += int((has_text & ~has_label).sum())
+    counts.invalid_utf8 += len(bad)
+    counts.empty_text += pc.sum(pc.equal(pc.binary_length(texts), 0)).as_py() or 0
+    batch = pa.RecordBatch.from_arrays([texts, labels], schema=DOCUMENTS)
+    for start in range(0, len(batch), _BATCH_ROWS):
+        yield batch.slice(start, _BATCH_ROWS)
+
+
+def _decode_all(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [_decode(column)[0] for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _decode(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """binary[n] → (string[n] with U+FFFD for what is no UTF-8, bool[n] where that was)."""
+    bad = np.zeros(len(values), bool)
+    try:
+        return values.cast(pa.string()), bad
+    except pa.ArrowInvalid:
+        texts = values.to_pylist()
+    for i, value in enumerate(texts):
+        if value is not None:
+            texts[i] = value.decode("utf-8", "replace")
+            bad[i] = "\ufffd" in texts[i] and not _is_utf8(value)
+    return pa.array(texts, pa.string()), bad
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

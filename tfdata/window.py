@@ -1,0 +1,159 @@
+"""Windows: token ids of many documents, flat, in host memory.
+
+A window is the unit of tokenising, shuffling and bucketing. `host` residency holds the whole part
+as one window, tokenised once; `stream` makes one window after the other, so memory stays flat.
+Shapes: D documents of the window, N tokens of them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tfdata.config import PipelineConfig
+from tfdata.encode import Encoder
+from tfdata.shards import ShardSet, read_batches
+
+
+@dataclass(frozen=True)
+class Window:
+    """Documents `first_doc` … `first_doc + D - 1` of a part, as token ids."""
+
+    ids: np.ndarray
+    """uint16[N] where the vocabulary allows, else int32[N]."""
+    offsets: np.ndarray
+    """int64[D + 1]: document d is ids[offsets[d] : offsets[d + 1]]."""
+    labels: np.ndarray
+    """int32[D]; a label that training lacks is num_classes or more."""
+    first_doc: int = 0
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32[D], each 1 or more."""
+        return np.diff(self.offsets).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def build_window(pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]], first_doc: int) -> Window:
+    """One window of (ids[n], lengths[d], labels[d]) pieces, in order."""
+    ids, lengths, labels = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return Window(ids, offsets, labels, first_doc)
+
+
+class WindowSource:
+    """The windows of one part of a shard set, epoch after epoch."""
+
+    def __init__(
+        self,
+        shard_set: ShardSet,
+        part: str,
+        encoder: Encoder,
+        *,
+        vocab_size: int,
+        config: PipelineConfig,
+        shuffle_seed: int | None,
+    ):
+        """`shuffle_seed` None keeps the order of the shards in every epoch."""
+        self._shard_set, self._part, self._encoder = shard_set, part, encoder
+        self.id_type = np.uint16 if vocab_size <= 2**16 else np.int32
+        self._window_docs = config.window_docs
+        self._shuffle_seed = shuffle_seed
+        self._held: Window | None = None
+        self.num_docs = shard_set.num_docs(part)
+        self.residency = config.residency
+        if config.residency == "auto":
+            num_bytes = _estimated_bytes(shard_set, part, np.dtype(self.id_type).itemsize)
+            self.residency = "host" if num_bytes < _available_bytes() / 4 else "stream"
+
+    @property
+    def docs_of_windows(self) -> list[int]:
+        """Documents of each window of an epoch."""
+        if self.residency == "host":
+            return [self.num_docs]
+        full, rest = divmod(self.num_docs, self._window_docs)
+        return [self._window_docs] * full + ([rest] if rest else [])
+
+    def read(self, epoch: int, first_window: int = 0) -> Iterator[Window]:
+        """The windows of an epoch from `first_window` on.
+
+        Raises:
+          UserError: a shard is missing, truncated or damaged.
+        """
+        if self.residency == "host":
+            if self._held is None:
+                self._held = build_window(list(self._encode(None, 0)), 0)
+            yield self._held
+            return
+        order = None
+        if self._shuffle_seed is not None:
+            rng = np.random.default_rng([self._shuffle_seed, epoch, 2**31])
+            order = rng.permutation(len(self._shard_set.parts[self._part])).tolist()
+        first_doc = first_window * self._window_docs
+        pieces, num_held = [], 0
+        for ids, lengths, labels in self._encode(order, first_doc):
+            while num_held + len(lengths) >= self._window_docs:
+                cut = self._window_docs - num_held
+                token_cut = int(lengths[:cut].sum())
+                pieces.append((ids[:token_cut], lengths[:cut], labels[:cut]))
+                yield build_window(pieces, first_doc)
+                first_doc += self._window_docs
+                ids, lengths, labels = ids[token_cut:], lengths[cut:], labels[cut:]
+                pieces, num_held = [], 0
+            if len(lengths):
+                pieces.append((ids, lengths, labels))
+                num_held += len(lengths)
+        if pieces:
+            yield build_window(pieces, first_doc)
+
+    def _encode(
+        self, order: list[int] | None, skip_docs: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Tokenises record batches on all cores, in order: ids[n], lengths[d], labels[d]."""
+        errors: list[BaseException] = []
+
+        def generate():
+            try:
+                batches = read_batches(
+                    self._shard_set, self._part, shard_order=order, skip_docs=skip_docs
+                )
+                for texts, labels in batches:
+                    yield texts.to_numpy(zero_copy_only=False), labels
+            except Exception as error:  # TensorFlow would keep only its text
+                errors.append(error)
+
+        strings = tf.data.Dataset.from_generator(
+            generate,
+            output_signature=(tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int32)),
+        )
+        encoded = strings.map(
+            lambda texts, labels: (*self._encoder(texts), labels),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        ).prefetch(2)
+        for ids, lengths, labels in encoded.as_numpy_iterator():
+            yield ids.astype(self.id_type), lengths, labels
+        if errors:
+            raise errors[0]
+
+
+def _estimated_bytes(shard_set: ShardSet, part: str, id_bytes: int) -> int:
+    counts = np.asarray(shard_set.length_counts)
+    mean_length = float(counts @ np.arange(len(counts))) / max(1, counts.sum())
+    return int(shard_set.num_docs(part) * (mean_length * id_bytes + 12))
+
+
+def _available_bytes() -> int:
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 4 * 2**30

@@ -1,0 +1,383 @@
+"""Trains a text classifier: flags → data → network → loop → scores, report and export.
+
+python train.py                                            # a generated corpus
+python train.py --data tickets.csv --text body --label team --gpus all
+python train.py --resume runs/a
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.flags import Flags, read_flags, settle
+from shortline import EXIT_STOPPED, UserError, __version__, flat_values, printable, run_command
+
+if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
+    import numpy as np
+
+    from model.classifier import Classifier
+    from model.devices import Devices, GpuMonitor
+    from model.events import MetricsLog
+    from model.progress import TrainProgress
+    from model.run import RunPaths
+    from model.step import ChunkMetrics, Predictions
+    from tfdata.encode import Encoder
+    from tfdata.pipeline import BatchFeed
+    from tfdata.shards import ShardSet
+
+_STARTED = time.perf_counter()
+SHOWN_SCORES = ("loss", "accuracy", "macro_f1", "weighted_f1")
+_CHUNK_SECONDS = 1.0  # a signal is answered, and the display moves, about this often
+
+
+@dataclass
+class State:
+    """Where training stands; with the variables, all that a checkpoint needs."""
+
+    epoch: int = 0
+    window: int = 0
+    batch: int = 0
+    step: int = 0
+    num_docs: int = 0
+    """Of this epoch so far, like the next six."""
+    num_correct: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    num_tokens: int = 0
+    num_padded: int = 0
+    num_steps: int = 0
+    best_macro_f1: float = -1.0
+    best_epoch: int = 0
+    """Counted from 1; 0 before the first."""
+    epochs_without_gain: int = 0
+    epoch_seconds: list[float] = field(default_factory=list)
+    padding_fraction: float = 0.0
+    startup_seconds: float = 0.0
+    is_done: bool = False
+
+
+@dataclass
+class Trainer:
+    """What the loop works with."""
+
+    flags: Flags
+    paths: RunPaths
+    fingerprint: str
+    classifier: Classifier
+    encoder: Encoder
+    variables: dict[str, Any]
+    feed: BatchFeed
+    train_chunk: Callable[[int, int], ChunkMetrics]
+    predict_valid: Callable[[], Predictions] | None
+    docs_per_epoch: int
+    label_counts: np.ndarray
+    facts: dict[str, Any]
+    """Route, precision and the like, for summary.json."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = read_flags(argv)
+    from model.devices import choose_devices
+    from model.run import check_free
+
+    if flags.resume is None and flags.out is not None:
+        check_free(Path(flags.out))  # before the data is read, not after
+    devices = choose_devices(flags.gpus, flags.cpu_replicas)
+    if flags.gpus == "all" and not devices.has_gpu:
+        print("no GPU found: training on the CPU")
+    shard_set = open_data(flags)
+    flags = settle(flags, shard_set)
+    state = State()
+    with devices.strategy.scope():
+        trainer = build(flags, shard_set, devices, state)
+        try:
+            run_epochs(trainer, state, devices)
+        finally:
+            trainer.feed.close()
+        if not state.is_done:
+            folder = printable(str(trainer.paths.folder))
+            print(f"stopped, and saved; go on with: python train.py --resume {folder}")
+            return EXIT_STOPPED
+        finish(trainer, state, shard_set)
+    return 0
+
+
+def open_data(flags: Flags) -> ShardSet:
+    """The shard set: as given, or ingested into the cache, or generated and ingested."""
+    from tfdata.ingest import cache_folder, ingest_cached
+    from tfdata.shards import is_shard_set, open_shards
+
+    inputs = [Path(name) for name in flags.data]
+    if len(inputs) == 1 and is_shard_set(inputs[0]):
+        return open_shards(inputs[0])
+    if not inputs:
+        from tfdata.synthetic import write_corpus
+
+        corpus = cache_folder() / f"generated-{__version__}-{flags.docs}.parquet"
+        if not corpus.exists():
+            print(f"generating a corpus of {flags.docs:,} documents: {corpus}")
+            write_corpus(corpus, flags.docs)
+        inputs = [corpus]
+    # what only encoding needs is not part of the cache's key
+    counted = dataclasses.replace(flags.tokenizer, max_len=None, truncate="right", unknown="map")
+    return ingest_cached(inputs, flags.ingest, counted)
+
+
+def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> Trainer:
+    """Network, optimizer, feeds and compiled loops; a resumed run's checkpoint is restored."""
+    from model.checkpoint import load_checkpoint, restore
+    from model.classifier import Classifier
+    from model.finish import build_predict_part
+    from model.losses import class_weights
+    from model.lstm import choose_route
+    from model.optimizer import Adam
+    from model.run import RunPaths, create_run
+    from model.step import build_train_chunk
+    from tfdata.encode import Encoder
+    from tfdata.pipeline import BatchFeed
+    from tfdata.plan import choose_buckets, count_steps
+    from tfdata.vocab import Vocabulary
+    from tfdata.window import WindowSource
+
+    config, tokenizer = flags.train, flags.tokenizer
+    assert tokenizer.max_len is not None
+    assert flags.out is not None
+    vocabulary = Vocabulary.build(shard_set.words, tokenizer)
+    encoder = Encoder(tokenizer, vocabulary, tokenizer.max_len)
+    precision = "float32" if flags.model.precision == "auto" else flags.model.precision
+    route, why = choose_route(flags.model.route, devices.has_gpu, precision)
+    print(f"training on {devices.description} in {precision}; LSTM route {route}: {why}")
+    source = WindowSource(
+        shard_set, "train", encoder,
+        vocab_size=len(vocabulary), config=flags.pipeline, shuffle_seed=config.seed,
+    )  # fmt: skip
+    buckets = choose_buckets(
+        shard_set.length_counts, tokenizer.max_len, flags.pipeline,
+        devices.strategy.num_replicas_in_sync,
+    )  # fmt: skip
+    steps = count_steps(shard_set.length_counts, buckets, source.docs_of_windows)
+    print(
+        f"{source.num_docs:,} documents, {len(shard_set.labels):,} classes, "
+        f"{len(vocabulary):,} token ids; {steps:,} batches an epoch of up to "
+        f"{max(buckets.sizes):,} documents, padded to {', '.join(map(str, buckets.widths))} tokens; "
+        f"token ids in {'memory' if source.residency == 'host' else 'a stream of windows'}"
+    )
+    classifier = Classifier(
+        flags.model, vocab_size=len(vocabulary), num_classes=len(shard_set.labels),
+        unknown_id=vocabulary.unknown_id, route=route, precision=precision, seed=config.seed,
+    )  # fmt: skip
+    optimizer = Adam(
+        classifier.weights_by_name, config, config.epochs * steps,
+        scale_loss=precision == "mixed_float16",
+    )  # fmt: skip
+    variables = classifier.weights_by_name | optimizer.state_by_name
+    if flags.resume is None:
+        paths = create_run(Path(flags.out), flat_values(flags), shard_set.labels, vocabulary)
+    else:
+        paths = RunPaths(Path(flags.out))
+        arrays, saved = load_checkpoint(paths.last)
+        if saved.pop("fingerprint") != shard_set.fingerprint:
+            raise UserError(
+                f"--resume {flags.resume}: the data is not what the run was started with; "
+                "restore it, or start a new run"
+            )
+        restore(variables, arrays, paths.last)
+        vars(state).update(saved)
+    weights = class_weights(shard_set.label_counts, config.class_weights, config.normalize_weights)
+    feed = BatchFeed(
+        source, buckets, seed=config.seed, class_weights=weights, strategy=devices.strategy,
+        start=(state.epoch, state.window, state.batch),
+    )  # fmt: skip
+    train_chunk = build_train_chunk(
+        classifier, optimizer, feed.iterator, seed=config.seed,
+        label_smoothing=config.label_smoothing,
+    )  # fmt: skip
+    predict_valid = None
+    if shard_set.num_docs("valid"):
+        predict_valid = build_predict_part(classifier, encoder, shard_set, "valid", flags.pipeline)
+    facts = {
+        "num_train": source.num_docs, "num_valid": shard_set.num_docs("valid"),
+        "num_classes": len(shard_set.labels), "route": route, "precision": precision,
+        "device": devices.description, "num_replicas": devices.strategy.num_replicas_in_sync,
+        "residency": source.residency, "seed": config.seed, "preset": flags.preset,
+        "bucket_widths": buckets.widths, "batch_sizes": buckets.sizes,
+    }  # fmt: skip
+    return Trainer(
+        flags, paths, shard_set.fingerprint, classifier, encoder, variables, feed, train_chunk,
+        predict_valid, source.num_docs, shard_set.label_counts, facts,
+    )  # fmt: skip
+
+
+def run_epochs(trainer: Trainer, state: State, devices: Devices) -> None:
+    """train chunk → log → evaluate → save, until epochs or patience end or a signal asks to stop.
+
+    Either way there is a checkpoint; `state.is_done` tells which it was.
+    """
+    from model.devices import GpuMonitor
+    from model.events import MetricsLog
+    from model.progress import TrainProgress
+
+    config = trainer.flags.train
+    monitor = GpuMonitor(devices.has_gpu)
+    log = MetricsLog(trainer.paths.metrics, trainer.paths.tensorboard, state.step)
+    done_docs = state.epoch * trainer.docs_per_epoch + state.num_docs
+    display = TrainProgress(config.epochs, trainer.docs_per_epoch, done_docs)
+    state.startup_seconds = state.startup_seconds or time.perf_counter() - _STARTED
+    with catch_signals() as signals, display, contextlib.closing(log):
+        saved_at = time.monotonic()
+        while not state.is_done:
+            window = trainer.feed.next_window()
+            num_left = window.num_batches
+            while num_left and not signals:
+                num_left -= run_chunk(trainer, state, num_left, display, monitor, log)
+                if time.monotonic() - saved_at > trainer.flags.save_minutes * 60:
+                    save(trainer, state)
+                    saved_at = time.monotonic()
+            if not num_left:
+                state.num_tokens += window.num_tokens
+                state.num_padded += window.num_padded
+                state.window, state.batch = state.window + 1, 0
+                if window.is_last:
+                    end_epoch(trainer, state, display, log)
+                    saved_at = time.monotonic()
+            if signals and not state.is_done:
+                save(trainer, state)
+                return
+
+
+def run_chunk(
+    trainer: Trainer, state: State, most: int, display: TrainProgress, monitor: GpuMonitor,
+    log: MetricsLog,
+) -> int:  # fmt: skip
+    """Some steps, about a second's, and what is shown and logged of them; returns how many."""
+    steps_per_s = state.num_steps / state.seconds if state.num_steps else 4
+    num_steps = min(most, trainer.flags.train.steps_per_call)
+    num_steps = max(1, min(num_steps, round(steps_per_s * _CHUNK_SECONDS)))
+    started = time.perf_counter()
+    sums = trainer.train_chunk(state.step, num_steps)
+    seconds = time.perf_counter() - started
+    if sums.num_bad_steps:
+        last = state.step + num_steps
+        raise UserError(
+            f"the loss is not finite in {sums.num_bad_steps} of the steps {state.step} to "
+            f"{last - 1}; the checkpoint of the last good epoch is kept; try a smaller "
+            "--learning-rate, a --clip-norm, or --precision float32"
+        )
+    state.step += num_steps
+    state.batch += num_steps
+    state.num_steps += num_steps
+    state.seconds += seconds
+    state.num_docs += sums.num_docs
+    state.num_correct += sums.num_correct
+    state.loss += sums.loss
+    gpu = monitor.read()
+    loss, accuracy = sums.loss / sums.num_docs, sums.num_correct / sums.num_docs
+    docs_per_s = sums.num_docs / seconds
+    values = {"loss": loss, "accuracy": accuracy, "docs_per_s": docs_per_s, **gpu}
+    log.log("train", state.step, values)
+    display.advance(
+        state.epoch, sums.num_docs, state.num_docs / state.seconds, state.loss / state.num_docs,
+        state.num_correct / state.num_docs, gpu,
+    )  # fmt: skip
+    return num_steps
+
+
+def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: MetricsLog) -> None:
+    """Evaluates, keeps the best weights, decides on going on, saves, and begins the next epoch."""
+    from model.scores import score
+
+    config = trainer.flags.train
+    state.epoch += 1
+    state.epoch_seconds.append(state.seconds)
+    state.padding_fraction = 1 - state.num_tokens / state.num_padded
+    values = {
+        "epoch": state.epoch,
+        "loss": state.loss / state.num_docs,
+        "accuracy": state.num_correct / state.num_docs,
+        "seconds": state.seconds,
+        "docs_per_s": state.num_docs / state.seconds,
+    }
+    line = f"epoch {state.epoch}/{config.epochs}  loss {values['loss']:.4f}  accuracy " \
+           f"{values['accuracy']:.4f}  {values['docs_per_s']:,.0f} docs/s  {state.seconds:.1f} s"  # fmt: skip
+    is_best = True
+    if trainer.predict_valid is not None:
+        scores = score(trainer.predict_valid(), trainer.label_counts)
+        is_best = scores.macro_f1 > state.best_macro_f1
+        values |= {f"valid_{name}": getattr(scores, name) for name in SHOWN_SCORES}
+        line += (
+            f"  |  validation loss {scores.loss:.4f}  accuracy {scores.accuracy:.4f}  "
+            f"macro-F1 {scores.macro_f1:.4f}{'  best' if is_best else ''}"
+        )
+        state.best_macro_f1 = max(scores.macro_f1, state.best_macro_f1)
+    log.log("epoch", state.step, values)
+    display.say(line)
+    state.epochs_without_gain = 0 if is_best else state.epochs_without_gain + 1
+    state.best_epoch = state.epoch if is_best else state.best_epoch
+    tired = config.patience and state.epochs_without_gain >= config.patience
+    state.is_done = bool(tired) or state.epoch >= config.epochs
+    if tired and state.epoch < config.epochs:
+        display.say(f"stopping early: no better macro-F1 for {config.patience} epochs (--patience)")
+    state.window = state.batch = state.num_docs = state.num_correct = state.num_steps = 0
+    state.num_tokens = state.num_padded = 0
+    state.loss = state.seconds = 0.0
+    if is_best:
+        save(trainer, state, best=True)
+    save(trainer, state)
+
+
+def save(trainer: Trainer, state: State, best: bool = False) -> None:
+    from model.checkpoint import save_checkpoint
+
+    path = trainer.paths.best if best else trainer.paths.last
+    saved = {**dataclasses.asdict(state), "fingerprint": trainer.fingerprint}
+    save_checkpoint(path, trainer.variables, saved)
+
+
+@contextlib.contextmanager
+def catch_signals() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM are added to, instead of ending the process."""
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
+    """Scores, report and export of the best weights, and the summary last: then all is there."""
+    from model.checkpoint import load_checkpoint, restore
+    from model.finish import finish_run
+
+    arrays, _ = load_checkpoint(trainer.paths.best)
+    restore(trainer.classifier.weights_by_name, arrays, trainer.paths.best)
+    steady = state.epoch_seconds[1:] or state.epoch_seconds
+    facts = trainer.facts | {
+        "best_epoch": state.best_epoch,
+        "epochs": state.epoch,
+        "steps": state.step,
+        "epoch_seconds": state.epoch_seconds,
+        "docs_per_s": trainer.docs_per_epoch * len(steady) / sum(steady),
+        "startup_seconds": state.startup_seconds,
+        "padding_fraction": state.padding_fraction,
+    }
+    finish_run(
+        trainer.paths, trainer.classifier, trainer.encoder, shard_set, trainer.flags.pipeline,
+        trainer.predict_valid, facts,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_command(main)
