@@ -37,6 +37,7 @@ class UserError(Exception):
 def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs `main(None)` and exits by the codes above; users see no traceback."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    signal.signal(signal.SIGTERM, _interrupt)  # so that temporary files are cleared away
     try:
         code = main(None) or 0
         sys.stdout.flush()
@@ -54,6 +55,10 @@ def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:
         where = f"{error.filename}: " if error.filename else ""
         code = _complain(f"{where}{error.strerror or error}{_ERRNO_MENDS.get(error.errno, '')}")
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 _ERRNO_MENDS = {

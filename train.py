@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -100,14 +99,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         trainer = build(flags, shard_set, devices, state)
         try:
             run_epochs(trainer, state, devices)
+            if state.is_done:
+                finish(trainer, state, shard_set)
+                return 0
+        except KeyboardInterrupt:
+            if not state.is_done:
+                raise
         finally:
             trainer.feed.close()
-        if not state.is_done:
-            folder = printable(str(trainer.paths.folder))
-            print(f"stopped, and saved; go on with: python train.py --resume {folder}")
-            return EXIT_STOPPED
-        finish(trainer, state, shard_set)
-    return 0
+    folder = printable(str(trainer.paths.folder))
+    print(f"stopped, and saved; go on with: python train.py --resume {folder}")
+    return EXIT_STOPPED
 
 
 def open_data(flags: Flags) -> ShardSet:
@@ -153,7 +155,10 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
     vocabulary = Vocabulary.build(shard_set.words, tokenizer)
     encoder = Encoder(tokenizer, vocabulary, tokenizer.max_len)
     precision = "float32" if flags.model.precision == "auto" else flags.model.precision
-    route, why = choose_route(flags.model.route, devices.has_gpu, precision)
+    try:
+        route, why = choose_route(flags.model.route, devices.has_gpu, precision)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     print(f"training on {devices.description} in {precision}; LSTM route {route}: {why}")
     source = WindowSource(
         shard_set, "train", encoder,
@@ -166,9 +171,8 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
     steps = count_steps(shard_set.length_counts, buckets, source.docs_of_windows)
     print(
         f"{source.num_docs:,} documents, {len(shard_set.labels):,} classes, "
-        f"{len(vocabulary):,} token ids; {steps:,} batches an epoch of up to "
-        f"{max(buckets.sizes):,} documents, padded to {', '.join(map(str, buckets.widths))} tokens; "
-        f"token ids in {'memory' if source.residency == 'host' else 'a stream of windows'}"
+        f"{len(vocabulary):,} token ids, {source.residency} residency; {steps:,} batches an epoch "
+        f"of {max(buckets.sizes):,} documents, padded to {', '.join(map(str, buckets.widths))}"
     )
     classifier = Classifier(
         flags.model, vocab_size=len(vocabulary), num_classes=len(shard_set.labels),
@@ -183,6 +187,7 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
         paths = create_run(Path(flags.out), flat_values(flags), shard_set.labels, vocabulary)
     else:
         paths = RunPaths(Path(flags.out))
+    if paths.last.exists():  # a run that was stopped before its first checkpoint begins again
         arrays, saved = load_checkpoint(paths.last)
         if saved.pop("fingerprint") != shard_set.fingerprint:
             raise UserError(
@@ -305,8 +310,10 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
         "seconds": state.seconds,
         "docs_per_s": state.num_docs / state.seconds,
     }
-    line = f"epoch {state.epoch}/{config.epochs}  loss {values['loss']:.4f}  accuracy " \
-           f"{values['accuracy']:.4f}  {values['docs_per_s']:,.0f} docs/s  {state.seconds:.1f} s"  # fmt: skip
+    line = (
+        f"epoch {state.epoch}/{config.epochs}  loss {values['loss']:.4f}  accuracy "
+        f"{values['accuracy']:.4f}  {values['docs_per_s']:,.0f} docs/s  {state.seconds:.1f} s"
+    )
     is_best = True
     if trainer.predict_valid is not None:
         scores = score(trainer.predict_valid(), trainer.label_counts)

@@ -99,7 +99,7 @@ class GpuMonitor:
             self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
 
     def read(self) -> dict[str, float]:
-        """gpu_percent (mean), gpu_memory_gib and gpu_watts (sums); what cannot be asked is absent."""
+        """gpu_percent (mean), gpu_memory_gib, gpu_watts (sums); what cannot be asked is absent."""
         figures: dict[str, float] = {}
         for handle in self._handles:
             with contextlib.suppress(Exception):  # under MIG some queries are not supported

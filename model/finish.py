@@ -18,7 +18,7 @@ from model.report import write_report
 from model.run import RunPaths, open_run
 from model.scores import Confusion, Scores, score, worst_confusions
 from model.step import Predictions, build_predict
-from shortline import printable, write_whole
+from shortline import __version__, printable, write_whole
 from tfdata.config import PipelineConfig
 from tfdata.encode import Encoder
 from tfdata.pipeline import BatchFeed
@@ -141,8 +141,6 @@ def _read_texts(shard_set: ShardSet, part: str, wanted: set[int]) -> dict[int, s
 
 
 def _versions() -> dict[str, str]:
-    packages = ("shortline", "tensorflow", "keras", "numpy", "pyarrow")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        found[package] = version(package)
-    return found
+    packages = ("tensorflow", "keras", "numpy", "pyarrow")
+    versions = {"shortline": __version__, "python": platform.python_version()}
+    return versions | {package: version(package) for package in packages}

@@ -17,23 +17,22 @@ import keras
 import tensorflow as tf
 
 
-def choose_route(route: str, has_gpu: bool, dtype: str) -> tuple[str, str]:
+def choose_route(route: str, has_gpu: bool, precision: str) -> tuple[str, str]:
     """The route to take and, in words, why.
 
     Raises:
-      ValueError: cudnn without a GPU.
+      ValueError: the route asked for cannot run here.
     """
     if route == "cudnn" and not has_gpu:
         raise ValueError("--route cudnn: needs a GPU and none is in use; choose auto or block")
+    if route == "block" and (has_gpu or precision == "mixed_bfloat16"):
+        raise ValueError("--route block: a CPU kernel without bfloat16; choose auto or keras")
     if route != "auto":
         return route, "asked for by --route"
     if has_gpu:
-        return (
-            "cudnn",
-            "a GPU is in use; tanh and sigmoid gates without recurrent dropout fit cuDNN",
-        )
-    if dtype == "bfloat16":
-        return "keras", "no GPU, and the fused CPU kernel has no bfloat16"
+        return "cudnn", "a GPU is in use, and the network keeps to what cuDNN can do"
+    if precision == "mixed_bfloat16":
+        return "keras", "no GPU is in use, and the fused CPU kernel has no bfloat16"
     return "block", "no GPU is in use, so the fused CPU kernel"
 
 

@@ -82,6 +82,8 @@ class Encoder(tf.Module):
         else:
             self._tokenize = build_tokenize(config)
             keys, ids = vocabulary.words()
+            # no word is empty, but a table must not be
+            keys, ids = ["", *keys], [vocabulary.unknown_id, *ids]
             self._table = tf.lookup.StaticHashTable(
                 tf.lookup.KeyValueTensorInitializer(
                     tf.constant(keys, tf.string), tf.constant(ids, tf.int32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -17,30 +18,32 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tyro
 
-from shortline import UserError, parse_flags, printable, run_command
+from shortline import UserError, __version__, parse_flags, printable, run_command
 from tfdata.config import IngestConfig, TokenizerConfig
-from tfdata.pool import Pool, find_sources
+from tfdata.pool import Pool, Source, find_sources
 from tfdata.progress import show_progress
+from tfdata.read import list_files
+from tfdata.shard_writer import ShardWriter, write_manifest
 from tfdata.shards import (
     PARTS,
+    SCHEMA,
     Shard,
     ShardSet,
-    ShardWriter,
+    file_sha256,
+    is_shard_set,
     open_shards,
     read_batches,
-    write_manifest,
 )
 from tfdata.split import TRAIN, VALID, Split, SplitCounts
+from tfdata.summary import collect_counts, summarize
 
 if TYPE_CHECKING:
     from tfdata.vocab import VocabularyBuilder
-
-_NAMED = 20
 
 
 def ingest(
@@ -154,7 +157,7 @@ def _write_set(
         tokenizer=dataclasses.asdict(config),
         length_counts=np.zeros(0, np.int64),
         parts=parts,
-        counts=_counts(pool, found),
+        counts=collect_counts(pool, found),
         fingerprint="",
     )
     lengths = builder.length_counts
@@ -195,64 +198,56 @@ def _write_shards(
         return {part: writer.finish() for part, writer in zip(PARTS, writers, strict=True)}
 
 
-def _counts(pool: Pool, found: SplitCounts) -> dict[str, Any]:
-    """What ingest read, dropped, replaced and found, for the manifest."""
-    counts = dataclasses.asdict(pool.counts)
-    del counts["bytes_read"]
-    counts["columns"] = sorted(map(list, pool.counts.columns))
-    for name in ("duplicates", "texts_with_several_labels", "texts_kept_in_training",
-                 "texts_on_both_sides"):  # fmt: skip
-        counts[name] = getattr(found, name)
-    trained, validated = found.part_docs[:, TRAIN] > 0, found.part_docs[:, VALID] > 0
-    lacking = np.flatnonzero(trained & ~validated)
-    counts["classes_without_valid"] = len(lacking)
-    counts["bigger_classes_without_valid"] = sorted(
-        pool.labels[code] for code in lacking if found.part_docs[code].sum() >= 3
-    )
-    counts["one_text_classes"] = sorted(pool.labels[code] for code in found.one_text_codes)
-    return counts
+def cache_folder() -> Path:
+    """Where shard sets made on the way to training are kept."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SHORTLINE_CACHE") or Path(cache) / "shortline")
 
 
-def summarize(shard_set: ShardSet) -> str:
-    """What an ingest did, in a few lines: nothing that was dropped or changed is left out."""
-    counts = shard_set.counts
-    columns = "; ".join(f"text `{t}`, label `{c}`" for t, c in counts["columns"])
-    lines = [
-        f"columns: {printable(columns)}",
-        f"{counts['rows_read']:,} rows read, {counts['rows_kept']:,} documents kept: "
-        + ", ".join(f"{shard_set.num_docs(part):,} {part}" for part in PARTS),
-        f"{len(shard_set.labels):,} classes, from {shard_set.label_counts[0]:,} "
-        f"({printable(shard_set.labels[0], 40)}) down to {shard_set.label_counts[-1]:,} "
-        f"({printable(shard_set.labels[-1], 40)}) training documents",
-    ]
-    lines += [f"{counts[name]:,} {what}" for name, what in _NOTES.items() if counts[name]]
-    for name, what in _NAMED_NOTES.items():
-        if counts[name]:
-            more = ", ..." if len(counts[name]) > _NAMED else ""
-            named = ", ".join(printable(label, 40) for label in counts[name][:_NAMED])
-            lines.append(f"{len(counts[name]):,} {what}: {named}{more}")
-    if shard_set.unseen_labels:
-        named = ", ".join(printable(label, 40) for label in shard_set.unseen_labels[:_NAMED])
-        lines.append(f"{len(shard_set.unseen_labels):,} labels never seen in training: {named}")
-    return "\n".join(lines)
+def ingest_cached(
+    inputs: Sequence[Path],
+    ingest_config: IngestConfig,
+    tokenizer_config: TokenizerConfig,
+    cache_dir: Path | None = None,
+) -> ShardSet:
+    """The shard set of the inputs' content under these settings: from the cache, else made there.
+
+    Raises:
+      UserError: as `ingest` does.
+    """
+    sources = find_sources(inputs, ingest_config)
+    key = _content_key(sources, ingest_config, tokenizer_config)
+    folder = (cache_folder() if cache_dir is None else cache_dir) / key[:32]
+    if folder.exists():
+        with contextlib.suppress(UserError):
+            shard_set = open_shards(folder)
+            print(f"data ingested before, unchanged: {folder}")
+            return shard_set
+        shutil.rmtree(folder)
+    print(f"ingesting into {folder}")
+    try:
+        shard_set = ingest(inputs, folder, ingest_config, tokenizer_config, progress=True)
+    except (UserError, OSError):
+        if not is_shard_set(folder):
+            raise
+        shard_set = open_shards(folder)  # another process was faster
+    print(summarize(shard_set))
+    return shard_set
 
 
-_NOTES = {
-    "dropped_null_text": "rows dropped: they have no text",
-    "dropped_null_label": "rows dropped: they have no label",
-    "bad_rows": "rows skipped: they do not parse",
-    "invalid_utf8": "documents with invalid UTF-8, replaced by U+FFFD",
-    "empty_text": "documents with an empty text, kept",
-    "duplicates": "documents repeat the text and label of another, kept on its side",
-    "texts_with_several_labels": "texts stand under several labels",
-    "texts_kept_in_training": "texts train because their labels or their number forbid a split",
-    "texts_on_both_sides": "texts of the training part are also in your --valid or --test file",
-    "classes_without_valid": "classes have no validation documents",
-}
-_NAMED_NOTES = {
-    "bigger_classes_without_valid": "of them have three documents or more",
-    "one_text_classes": "classes repeat one single text, which trains",
-}
+def _content_key(
+    sources: Sequence[Source], ingest_config: IngestConfig, tokenizer_config: TokenizerConfig
+) -> str:
+    """Of all that `ingest` depends on; names count because formats and columns hang on them."""
+    digests = []
+    for source in sources:
+        for file in list_files(source.path, ingest_config.format):
+            name = file.relative_to(source.path if file != source.path else file.parent)
+            digests.append([source.part, str(name), file_sha256(file)])
+    shares = {flag: ingest_config.share(flag) for flag in ("valid", "test")}
+    settings = dataclasses.asdict(ingest_config) | shares
+    made = [__version__, SCHEMA, digests, settings, dataclasses.asdict(tokenizer_config)]
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

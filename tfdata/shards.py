@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,18 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shortline import UserError, __version__, write_whole
+from shortline import UserError
 
 MANIFEST = "manifest.json"
 PARTS = ("train", "valid", "test")
 SCHEMA = 1
 ROW_GROUP_DOCS = 16_384
-SHARD_DOCS = 131_072
-SHARD_BYTES = 64 << 20
-"""Bytes of text, unpacked, at which a shard is full before it has SHARD_DOCS."""
-_VOCABULARY = "vocab.txt"
-_COLUMNS = pa.schema([("text", pa.string()), ("label", pa.int32())])
-_AGAIN = "ingest the data again"
+VOCABULARY = "vocab.txt"
+COLUMNS = pa.schema([("text", pa.string()), ("label", pa.int32())])
+_AGAIN = "delete the folder and ingest the data again"
 
 _verified: set[tuple[Path, str]] = set()  # shards whose checksum this process has seen to be right
 
@@ -85,7 +80,7 @@ def open_shards(folder: Path) -> ShardSet:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{folder}: no shard set: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder / MANIFEST}: cannot be read ({error}); {_AGAIN}") from error
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema != SCHEMA:
@@ -110,9 +105,9 @@ def _from_manifest(folder: Path, manifest: dict[str, Any]) -> ShardSet:
         name: tuple(_shard(fields) for fields in manifest["parts"][name]["shards"])
         for name in PARTS
     }
-    vocabulary = folder / _VOCABULARY
+    vocabulary = folder / VOCABULARY
     words = read_lines(vocabulary)
-    if _sha256(vocabulary) != manifest["vocabulary"]["sha256"]:
+    if file_sha256(vocabulary) != manifest["vocabulary"]["sha256"]:
         raise UserError(f"{vocabulary}: differs from what ingest wrote; {_AGAIN}")
     num_labels = len(manifest["labels"])
     shard_set = ShardSet(
@@ -129,7 +124,7 @@ def _from_manifest(folder: Path, manifest: dict[str, Any]) -> ShardSet:
     )
     if len(shard_set.label_counts) != num_labels:
         raise ValueError("fewer label counts than labels")
-    if shard_set.fingerprint != _fingerprint(shard_set, manifest["vocabulary"]["sha256"]):
+    if shard_set.fingerprint != compute_fingerprint(shard_set, manifest["vocabulary"]["sha256"]):
         raise ValueError("its content does not fit its fingerprint")
     return shard_set
 
@@ -154,7 +149,8 @@ def _shard(fields: Mapping[str, Any]) -> Shard:
     return shard
 
 
-def _fingerprint(shard_set: ShardSet, vocabulary_sha256: str) -> str:
+def compute_fingerprint(shard_set: ShardSet, vocabulary_sha256: str) -> str:
+    """SHA-256 over all that training sees; `fingerprint` and `counts` play no part."""
     seen = {
         "labels": [shard_set.labels, shard_set.unseen_labels],
         "label_counts": shard_set.label_counts.tolist(),
@@ -206,7 +202,7 @@ def _read_shard(
             skip_docs -= file.metadata.row_group(first).num_rows
             first += 1
         groups = range(first, file.num_row_groups)
-        for batch in file.iter_batches(batch_docs, row_groups=groups, columns=_COLUMNS.names):
+        for batch in file.iter_batches(batch_docs, row_groups=groups, columns=COLUMNS.names):
             skipped = min(skip_docs, batch.num_rows)
             skip_docs -= skipped
             if skipped < batch.num_rows:
@@ -226,115 +222,15 @@ def _check_size(path: Path, shard: Shard) -> None:
 def _verify(path: Path, shard: Shard) -> None:
     if (path, shard.sha256) not in _verified:
         _check_size(path, shard)
-        if _sha256(path) != shard.sha256:
+        if file_sha256(path) != shard.sha256:
             raise UserError(f"{path}: its content has changed since it was written; {_AGAIN}")
         _verified.add((path, shard.sha256))
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-class ShardWriter:
-    """Writes the shards of one part, in the order of `write`: row groups of 16,384 documents."""
-
-    def __init__(self, folder: Path, part: str):
-        self._folder, self._part = folder, part
-        self._done: list[Shard] = []
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_docs = self._docs = self._bytes = 0
-        self._file: pq.ParquetWriter | None = None
-
-    def write(self, texts: pa.Array, labels: np.ndarray) -> None:
-        """Appends string[n] and int32[n]."""
-        batch = pa.RecordBatch.from_arrays([texts, pa.array(labels, pa.int32())], schema=_COLUMNS)
-        while len(batch):
-            piece = batch.slice(0, ROW_GROUP_DOCS - self._pending_docs)
-            batch = batch.slice(len(piece))
-            self._pending.append(piece)
-            self._pending_docs += len(piece)
-            if self._pending_docs == ROW_GROUP_DOCS:
-                self._write_group()
-
-    def finish(self) -> tuple[Shard, ...]:
-        """Completes the last shard and gives them all."""
-        if self._pending:
-            self._write_group()
-        self._finish_shard()
-        return tuple(self._done)
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:  # an error came first: what the file holds is no shard
-            with contextlib.suppress(OSError):
-                self._file.close()
-
-    def _write_group(self) -> None:
-        table = pa.Table.from_batches(self._pending)
-        self._pending, self._pending_docs = [], 0
-        if self._file is None:
-            self._file = pq.ParquetWriter(
-                self._folder / self._name(), _COLUMNS, compression="zstd", compression_level=3
-            )
-        self._file.write_table(table, row_group_size=ROW_GROUP_DOCS)
-        self._docs += len(table)
-        self._bytes += table.nbytes
-        if self._docs >= SHARD_DOCS or self._bytes >= SHARD_BYTES:
-            self._finish_shard()
-
-    def _name(self) -> str:
-        return f"{self._part}-{len(self._done):05d}.parquet"
-
-    def _finish_shard(self) -> None:
-        if self._file is None:
-            return
-        self._file.close()
-        self._file = None
-        path = self._folder / self._name()
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        self._done.append(Shard(path.name, self._docs, path.stat().st_size, _sha256(path)))
-        self._docs = self._bytes = 0
-
-
-def write_manifest(
-    shard_set: ShardSet, label_counts: Mapping[str, np.ndarray], settings: Mapping[str, Any]
-) -> None:
-    """Writes vocab.txt, then manifest.json, which makes the folder a shard set.
-
-    `label_counts` are the documents int64[n] of each part by label id; `settings` must hold
-    `tokenizer`. The set's own fingerprint is not looked at but computed.
-    """
-    from tfdata.vocab import write_lines
-
-    vocabulary = shard_set.folder / _VOCABULARY
-    write_lines(vocabulary, shard_set.words)
-    sha256 = _sha256(vocabulary)
-    parts = {
-        name: {
-            "num_docs": shard_set.num_docs(name),
-            "label_counts": label_counts[name].tolist(),
-            "shards": [asdict(shard) for shard in shard_set.parts[name]],
-        }
-        for name in PARTS
-    }
-    manifest = {
-        "schema": SCHEMA,
-        "created_by": f"shortline {__version__}",
-        "labels": shard_set.labels,
-        "unseen_labels": shard_set.unseen_labels,
-        "parts": parts,
-        "vocabulary": {"file": _VOCABULARY, "size": len(shard_set.words), "sha256": sha256},
-        "length_counts": shard_set.length_counts.tolist(),
-        "settings": settings,
-        "counts": shard_set.counts,
-        "fingerprint": _fingerprint(shard_set, sha256),
-    }
-    with write_whole(shard_set.folder / MANIFEST) as file:
-        json.dump(manifest, file, indent=1)

@@ -1,0 +1,202 @@
+"""How good a run is on labelled documents: `python -m model.evaluate RUN --data FILE`.
+
+Raw files are read as training reads them; of a shard set, one part is scored. The last line of
+stdout is JSON. Scores are those of the network in float32, whatever precision trained it.
+Legend: D documents, C classes that the run knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+import tyro
+
+from shortline import UserError, parse_flags, run_command
+from tfdata.config import IngestConfig
+from tfdata.progress import show_progress
+from tfdata.raw import ReadCounts
+from tfdata.read import Format, list_files, read_documents
+from tfdata.shards import PARTS, is_shard_set, open_shards, read_batches
+
+if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
+    from model.run import Run
+    from model.step import Predictions
+
+_CALL_DOCS = 4096
+
+Documents = Iterator[tuple[pa.Array, np.ndarray, float]]
+"""Texts string[n], label ids int32[n], and the share of all data that is read by then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateFlags:
+    """What can be set."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run."""
+    data: tuple[str, ...]
+    """Files of texts and labels, folders of them, or one shard set of tfdata.ingest."""
+    part: Literal["train", "valid", "test"] | None = None
+    """Part of a shard set (default: test where it has one, else valid)."""
+    text: str | None = None
+    """Column that holds the text (default: as in training, or guessed)."""
+    label: str | None = None
+    """Column that holds the label (default: as in training, or guessed)."""
+    format: Format = "auto"
+    """Format of the files; auto goes by the name, then by the first bytes."""
+    delimiter: str | None = None
+    """Field separator of CSV files (guessed from the header line)."""
+    skip_bad_rows: bool = False
+    """Skip and count rows that do not parse, instead of stopping at the first."""
+    gpus: str = "all"
+    """all (or the CPU where there is none), a number, GPUs like 0,2, or none; only the first of
+    them is used."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("--data: name at least one file")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    description = "Score a trained run on labelled documents."
+    prog = "python -m model.evaluate"
+    flags = parse_flags(EvaluateFlags, argv, prog=prog, description=description)
+    paths = [Path(name) for name in flags.data]
+    is_shards = len(paths) == 1 and is_shard_set(paths[0])
+    if not is_shards:
+        if flags.part is not None:
+            raise UserError(f"--part {flags.part}: only a shard set has parts, {paths[0]} is none")
+        for path in paths:
+            list_files(path, flags.format)
+    from model.devices import choose_devices
+    from model.finish import describe_scores
+    from model.run import open_run
+    from model.scores import score, worst_confusions
+
+    run = open_run(Path(flags.run))
+    devices = choose_devices(flags.gpus)
+    if flags.gpus == "all" and not devices.has_gpu:
+        print("no GPU found: evaluating on the CPU")
+    ids = LabelIds(run.labels)
+    counts = ReadCounts()
+    if is_shards:
+        documents = read_part(paths[0], flags.part, ids)
+    else:
+        documents = read_labelled(paths, ingest_config(flags, run), ids, counts)
+    predictions = predict_labelled(run, documents, devices.has_gpu)
+    # labels.txt has the biggest class first, and of the counts the thirds need only the order
+    scores = score(predictions, np.arange(len(run.labels), 0, -1))
+    confusions = worst_confusions(predictions, len(run.labels))
+    print(describe_scores(scores, confusions, ids.names))
+    num_dropped = counts.rows_read - counts.rows_kept
+    if num_dropped:
+        print(f"  {num_dropped:,} rows were left out: without a text or a label, or not readable")
+    print(json.dumps({**scores.summary(), "num_dropped": num_dropped, "run": flags.run}))
+    return 0
+
+
+class LabelIds:
+    """Ids of labels: the run's, and from C on one for each other label, by first sight."""
+
+    def __init__(self, labels: Sequence[str]):
+        self._id_of = {label: number for number, label in enumerate(labels)}
+
+    @property
+    def names(self) -> list[str]:
+        """The labels by id."""
+        return list(self._id_of)
+
+    def of(self, labels: Sequence[str]) -> np.ndarray:
+        """Their ids int32[n]."""
+        ids = self._id_of
+        return np.array([ids.setdefault(label, len(ids)) for label in labels], np.int32)
+
+
+def ingest_config(flags: EvaluateFlags, run: Run) -> IngestConfig:
+    """How to read: as the flags say, and where they are mute, the columns of the training."""
+    return IngestConfig(
+        text=flags.text or run.settings.get("text"), label=flags.label or run.settings.get("label"),
+        format=flags.format, delimiter=flags.delimiter, skip_bad_rows=flags.skip_bad_rows,
+    )  # fmt: skip
+
+
+def read_labelled(
+    paths: Sequence[Path], config: IngestConfig, ids: LabelIds, counts: ReadCounts
+) -> Documents:
+    """The documents of raw files; `counts` says what was left out.
+
+    Raises:
+      UserError: a file cannot be read as documents.
+    """
+    files = [file for path in paths for file in list_files(path, config.format)]
+    num_bytes = max(1, sum(file.stat().st_size for file in files))
+    for path in paths:
+        for batch in read_documents(path, config, counts):
+            labels = batch.column("label").dictionary_encode()
+            known = ids.of(labels.dictionary.to_pylist())
+            share = counts.bytes_read / num_bytes
+            yield batch.column("text"), known[labels.indices.to_numpy()], share
+
+
+def read_part(folder: Path, part: str | None, ids: LabelIds) -> Documents:
+    """The documents of one part of a shard set, its labels matched by name.
+
+    Raises:
+      UserError: the part has no documents, or a shard is damaged.
+    """
+    shard_set = open_shards(folder)
+    held = [name for name in PARTS if shard_set.num_docs(name)]
+    part = part or ("test" if "test" in held else "valid")
+    if part not in held:
+        raise UserError(f"{folder}: has no {part} documents; choose --part {' or '.join(held)}")
+    known = ids.of([*shard_set.labels, *shard_set.unseen_labels])
+    num_docs = 0
+    for texts, labels in read_batches(shard_set, part):
+        num_docs += len(texts)
+        yield texts, known[labels], num_docs / shard_set.num_docs(part)
+
+
+def predict_labelled(run: Run, documents: Documents, has_gpu: bool) -> Predictions:
+    """Predictions and losses of all documents, in order."""
+    import tensorflow as tf
+
+    from model.infer import build_infer, docs_per_call, map_ahead
+    from model.losses import cross_entropy
+    from model.step import Predictions
+
+    infer = build_infer(run, has_gpu)
+    most = docs_per_call(run, _CALL_DOCS)
+
+    def pieces() -> Documents:
+        for texts, labels, share in documents:
+            for start in range(0, len(texts), most):
+                yield texts.slice(start, most), labels[start : start + most], share
+
+    def predict(piece: tuple[pa.Array, np.ndarray, float]) -> tuple[Predictions, float]:
+        texts, labels, share = piece
+        logits = infer(texts)
+        predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
+        probabilities = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+        losses = cross_entropy(logits, tf.constant(labels))
+        return Predictions(labels, predicted.numpy(), probabilities.numpy(), losses.numpy()), share
+
+    results: list[Predictions] = []
+    num_docs = 0
+    with show_progress("evaluating") as update:
+        for result, share in map_ahead(predict, pieces()):
+            results.append(result)
+            num_docs += len(result.labels)
+            update(num_docs, share)
+    if not results:
+        raise UserError("--data: no document has both a text and a label; check --text and --label")
+    return Predictions(*map(np.concatenate, zip(*results, strict=True)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,152 @@
+"""What is to be predicted, piece by piece: rows of a file, or lines of stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from model.table import Rows, free_names, open_object, to_json
+from shortline import UserError, printable
+from tfdata.columns import find_columns
+from tfdata.line_table import _binary_array, _json_object, _parse_lines, open_jsonl
+from tfdata.raw import BOM, MAX_ROW_BYTES, ReadCounts, read_head
+from tfdata.read import Format, _column, _decode, _detect_format, read_table_batches
+
+_STDIN = 0
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions:
+    """How the rows of a file are to be read."""
+
+    format: Format = "auto"
+    delimiter: str | None = None
+    text: str | None = None
+    """Column of the texts, as the user names it."""
+    trained_text: str | None = None
+    """Column of the texts in training: taken where it is there."""
+    taken: Sequence[str] = ()
+    """Names of the predictions: the input's columns of such names are renamed."""
+
+
+def detect_format(path: Path, asked: Format) -> str:
+    """csv, tsv, jsonl, parquet or fasttext.
+
+    Raises:
+      UserError: the file is missing, a folder, or of a kind that no reader takes.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give one file")
+    return _detect_format(path, read_head(path), asked)
+
+
+def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
+    """The rows of a file as columns; at least one piece, if an empty one.
+
+    Raises:
+      UserError: the file is damaged, or its text column is not plain.
+    """
+    names, batches = read_table_batches(path, options.format, options.delimiter)
+    text = _find_text(names, options, path)
+    written = free_names(names, options.taken)
+    for name, new in zip(names, written, strict=True):
+        if name != new:
+            _tell_renamed(path, name, new)
+    num_pieces = 0
+    for num_pieces, batch in enumerate(batches, 1):  # noqa: B007
+        texts = _decode(_column(batch, text, {}, path))[0]
+        yield Rows(texts, columns=pa.RecordBatch.from_arrays(batch.columns, written))
+    if not num_pieces:
+        nothing = pa.array([], pa.string())
+        columns = pa.RecordBatch.from_arrays([nothing] * len(written), written)
+        yield Rows(nothing, columns=columns)
+
+
+def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:
+    """The rows of a JSONL file as the objects they are: numbers, lists and order are kept.
+
+    Raises:
+      UserError: a line is no JSON object, or the text column is not plain.
+    """
+    names = open_jsonl(path, read_head(path), False, ReadCounts()).names
+    text = _find_text(names, options, path)
+    told: set[str] = set()
+
+    def parse(line: bytes) -> dict[str, str | None]:
+        row = _json_object(line, flat=[text])
+        shown = line.decode("utf-8", "replace").strip()
+        if clashing := [name for name in options.taken if name in row]:
+            for name in sorted({*clashing} - told):
+                _tell_renamed(path, name, "input_" + name)
+            told.update(clashing)
+            row_again = json.loads(shown)
+            keys = free_names(list(row_again), options.taken)
+            pairs = zip(keys, row_again.values(), strict=True)
+            members = ", ".join(f"{to_json(key)}: {to_json(value)}" for key, value in pairs)
+        else:
+            members = shown[1:-1]
+        return {"text": row.get(text), "object": open_object(members)}
+
+    for rows in _parse_lines(path, parse, False, ReadCounts()):
+        texts, objects = (
+            _decode(_binary_array([row[key] for row in rows]))[0] for key in ("text", "object")
+        )
+        yield Rows(texts, objects=objects)
+
+
+def read_stdin(most: int) -> Iterator[Rows]:
+    """Each line of stdin as a row with the column text, as soon as no more lines are waiting.
+
+    Args:
+      most: rows of a piece.
+
+    Raises:
+      UserError: a line is longer than MAX_ROW_BYTES.
+    """
+    lines: list[bytes] = []
+    rest, start = b"", BOM
+    while block := os.read(_STDIN, _BLOCK_BYTES):
+        *whole, rest = (rest + block).split(b"\n")
+        lines += whole
+        if len(rest) > MAX_ROW_BYTES:
+            raise UserError(f"stdin: a line is longer than {MAX_ROW_BYTES >> 20} MiB")
+        if len(lines) >= most or (lines and not select.select([_STDIN], [], [], 0)[0]):
+            yield _from_lines(lines, start)
+            lines, start = [], b""
+    if rest:
+        lines.append(rest)
+    if lines:
+        yield _from_lines(lines, start)
+
+
+def _from_lines(lines: list[bytes], start: bytes) -> Rows:
+    lines[0] = lines[0].removeprefix(start)
+    texts = _decode(pa.array([line.removesuffix(b"\r") for line in lines], pa.binary()))[0]
+    return Rows(texts, columns=pa.RecordBatch.from_arrays([texts], ["text"]))
+
+
+def in_pieces(rows: Iterator[Rows], most: int) -> Iterator[Rows]:
+    """The same rows in pieces of at most `most`."""
+    for piece in rows:
+        for start in range(0, max(1, len(piece.texts)), most):
+            yield piece.slice(start, most)
+
+
+def _find_text(names: Sequence[str], options: RowOptions, path: Path) -> str:
+    text = options.text
+    if text is None and options.trained_text in names:
+        text = options.trained_text
+    return find_columns(names, text, None, source=path, need_label=False)[0]
+
+
+def _tell_renamed(path: Path, name: str, new: str) -> None:
+    line = f"{path}: its column `{name}` is written as `{new}`: `{name}` is the prediction's name"
+    print(printable(line), file=sys.stderr)

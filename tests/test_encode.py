@@ -1,0 +1,144 @@
+"""The word tokenizer against Keras's, and the packing against plain Python; eager and in-graph."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfdata.config import KERAS_FILTERS, TokenizerConfig
+from tfdata.encode import Encoder, build_tokenize, pad, texts_to_tensor
+from tfdata.vocab import Vocabulary, VocabularyBuilder
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from tensorflow.keras.preprocessing.text import Tokenizer  # type: ignore[import]
+
+
+def _has_known_case(character: str) -> bool:
+    """False for the letters whose lower case came with Unicode 14: TensorFlow's ICU is older."""
+    lower = tf.strings.lower([character], encoding="utf-8").numpy()[0].decode()
+    return character == "\0" or lower == character.lower()
+
+
+def _characters():
+    return st.characters(exclude_categories=["Cs", "Cn"]).filter(_has_known_case)
+
+
+TEXTS = st.lists(
+    st.one_of(
+        st.text(_characters(), max_size=30),
+        st.text(st.sampled_from("abAB ,.\t\n\r\v\f\0'’İẞΣς!-]^[\\é"), max_size=30),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def _encode(texts, config, vocabulary, max_len=50):
+    ids, lengths = Encoder(config, vocabulary, max_len)(tf.constant(texts, tf.string))
+    return np.split(ids.numpy(), np.cumsum(lengths.numpy())[:-1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(TEXTS)
+@pytest.mark.parametrize("unknown", ["map", "drop"])
+def test_ids_equal_those_of_the_keras_tokenizer(unknown, texts):
+    config = TokenizerConfig(vocab_size=9, filters=KERAS_FILTERS, unknown=unknown)
+    oracle = Tokenizer(
+        num_words=9, filters=KERAS_FILTERS, oov_token="[UNK]" if unknown == "map" else None
+    )
+    fitted = texts[: max(1, len(texts) - 2)]
+    oracle.fit_on_texts(fitted)
+    builder = VocabularyBuilder(config)
+    builder.add(pa.array(fitted, pa.string()))
+    vocabulary = Vocabulary.build(builder.build(), config)
+    for ours, theirs in zip(
+        _encode(texts, config, vocabulary), oracle.texts_to_sequences(texts), strict=True
+    ):
+        assert ours.tolist() == (theirs or [vocabulary.unknown_id])
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS)
+def test_default_filters_split_at_every_ascii_whitespace(texts):
+    tokens = build_tokenize(TokenizerConfig())(tf.constant(texts)).to_list()
+    table = str.maketrans(dict.fromkeys(KERAS_FILTERS + "\r\v\f", " "))
+    expected = [[w for w in t.lower().translate(table).split(" ") if w] for t in texts]
+    assert [[token.decode() for token in row] for row in tokens] == expected
+
+
+def _vocabulary(config, words=("a", "b", "c", "d")):
+    return Vocabulary.build(words, config)
+
+
+@pytest.mark.parametrize(("truncate", "expected"), [("right", ["a", "b"]), ("left", ["c", "d"])])
+def test_truncation_keeps_the_asked_end(truncate, expected):
+    config = TokenizerConfig(truncate=truncate)
+    vocabulary = _vocabulary(config)
+    (row, short) = _encode(["a b c d", "b"], config, vocabulary, max_len=2)
+    assert [vocabulary.entries[i] for i in row] == expected
+    assert [vocabulary.entries[i] for i in short] == ["b"]
+
+
+@pytest.mark.parametrize("unknown", ["map", "drop"])
+def test_empty_and_unknown_texts_become_one_unknown(unknown):
+    config = TokenizerConfig(unknown=unknown)
+    vocabulary = _vocabulary(config)
+    rows = _encode(["", "a", " \n", "zz yy", "", "b zz"], config, vocabulary)
+    names = [[vocabulary.entries[i] for i in row] for row in rows]
+    both_unknown = ["[UNK]"] if unknown == "drop" else ["[UNK]", "[UNK]"]
+    last = ["b"] if unknown == "drop" else ["b", "[UNK]"]
+    assert names == [["[UNK]"], ["a"], ["[UNK]"], both_unknown, ["[UNK]"], last]
+
+
+def test_drop_truncates_after_dropping_as_keras_does():
+    config = TokenizerConfig(unknown="drop")
+    (row,) = _encode(["zz a zz b c"], config, _vocabulary(config), max_len=2)
+    assert row.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("tokenizer", ["word", "wordpiece"])
+@pytest.mark.parametrize("unknown", ["map", "drop"])
+def test_in_a_dataset_map_as_eagerly(tokenizer, unknown):
+    config = TokenizerConfig(tokenizer=tokenizer, unknown=unknown)
+    words = ["[PAD]", "[UNK]", "hello", "world", "##s"] if tokenizer == "wordpiece" else ["hello"]
+    encoder = Encoder(config, Vocabulary.build(words, config), 3)
+    texts = tf.constant(["Hello worlds", "", "hello " * 9, "日本 hello"])
+    (mapped,) = tf.data.Dataset.from_tensors(texts).map(encoder)
+    for eager, in_graph in zip(encoder(texts), mapped, strict=True):
+        np.testing.assert_array_equal(eager, in_graph)
+    assert len(encoder(texts[:0])[1]) == 0
+
+
+def test_nfkc_is_an_option():
+    text = tf.constant(["Ｆｕｌｌ ﬁt"])
+    (plain,) = build_tokenize(TokenizerConfig())(text).to_list()
+    (folded,) = build_tokenize(TokenizerConfig(nfkc=True))(text).to_list()
+    assert plain[1].decode() == "ﬁt"
+    assert [word.decode() for word in folded] == ["full", "fit"]
+    assert unicodedata.normalize("NFKC", "ﬁt") == "fit"
+
+
+def test_megabyte_texts_and_words():
+    config = TokenizerConfig()
+    long = "a " * 500_000
+    rows = _encode([long, "x" * 1_000_000, "b"], config, _vocabulary(config), max_len=40)
+    assert [len(row) for row in rows] == [40, 1, 1]
+
+
+def test_texts_survive_the_way_from_arrow():
+    texts = ["", "a\0b", "日本語\x1e", "true", "1", "NA", "\u2028"]
+    for array in (pa.array(texts), pa.array(["cut", *texts])[1:]):
+        assert [t.decode() for t in texts_to_tensor(array).numpy()] == texts
+
+
+def test_pad_puts_zeros_on_the_right():
+    padded = pad(tf.constant([5, 6, 7]), tf.constant([1, 2]))
+    assert padded.numpy().tolist() == [[5, 0], [6, 7]]

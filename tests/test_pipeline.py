@@ -1,0 +1,213 @@
+"""Windows and batches: every document once, whole, in every residency and on every replica."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from shortline import UserError
+from tfdata.config import PipelineConfig, TokenizerConfig
+from tfdata.encode import Encoder
+from tfdata.pipeline import BatchFeed
+from tfdata.plan import Buckets, choose_buckets
+from tfdata.shards import read_batches
+from tfdata.vocab import Vocabulary
+from tfdata.window import WindowSource, build_window
+
+CONFIGS = {
+    "host": PipelineConfig(batch_size=64, residency="host"),
+    "stream": PipelineConfig(batch_size=64, residency="stream", window_docs=300),
+    "tokens": PipelineConfig(batch_tokens=2_000, residency="stream", window_docs=700),
+}
+
+
+def _source(shards, part="train", config=CONFIGS["host"], seed=0, max_len=60):
+    vocabulary = Vocabulary.build(shards.words, TokenizerConfig())
+    encoder = Encoder(TokenizerConfig(), vocabulary, max_len)
+    return WindowSource(
+        shards, part, encoder, vocab_size=len(vocabulary), config=config, shuffle_seed=seed
+    )
+
+
+def _feed(shards, config, *, part="train", seed=0, start=(0, 0, 0), strategy=None, weights=None):
+    strategy = strategy or tf.distribute.get_strategy()
+    buckets = choose_buckets(shards.length_counts, 60, config, strategy.num_replicas_in_sync)
+    weights = np.ones(len(shards.labels), np.float32) if weights is None else weights
+    source = _source(shards, part, config, seed)
+    return BatchFeed(
+        source, buckets, seed=seed, class_weights=weights, strategy=strategy, start=start
+    )
+
+
+def _take(feed, epochs=1):
+    """Batches, as numpy, of whole epochs."""
+    batches = []
+    while epochs:
+        info = feed.next_window()
+        batches += [(info, next(feed.iterator)) for _ in range(info.num_batches)]
+        epochs -= info.is_last
+    feed.close()
+    return [(info, type(b)(*(np.asarray(t) for t in b))) for info, b in batches]
+
+
+def _documents(batches):
+    """(token ids, label) of each real row."""
+    return sorted(
+        (tuple(ids[:n].tolist()), int(label))
+        for _, b in batches
+        for ids, n, label, doc in zip(b.token_ids, b.lengths, b.labels, b.docs, strict=True)
+        if doc >= 0
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(small_shards):
+    """The training documents, encoded straight from the shards."""
+    encoder = _source(small_shards)._encoder
+    documents = []
+    for texts, labels in read_batches(small_shards, "train"):
+        ids, lengths = encoder(tf.constant(texts.to_pylist()))
+        rows = np.split(ids.numpy(), np.cumsum(lengths.numpy())[:-1])
+        documents += [(tuple(r.tolist()), int(y)) for r, y in zip(rows, labels, strict=True)]
+    return sorted(documents)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_epoch_holds_every_document_once(small_shards, expected, name):
+    batches = _take(_feed(small_shards, CONFIGS[name]))
+    assert _documents(batches) == expected
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_epochs_differ_in_order_alone(small_shards, name):
+    batches = _take(_feed(small_shards, CONFIGS[name]), epochs=2)
+    first = [b for b in batches if b[0].epoch == 0]
+    second = [b for b in batches if b[0].epoch == 1]
+    assert _documents(first) == _documents(second)
+    assert first[0][1].labels.tolist() != second[0][1].labels.tolist()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("done", [1, 7, 12])
+def test_a_feed_started_midway_goes_on_as_the_straight_one(small_shards, name, done):
+    config = CONFIGS[name]
+    straight = _take(_feed(small_shards, config), epochs=2)
+    last_info = straight[done - 1][0]
+    before = sum(info.window < last_info.window for info, _ in straight[:done])
+    start = (0, last_info.window, done - before)
+    resumed = _take(_feed(small_shards, config, start=start), epochs=2)
+    assert len(resumed) == len(straight) - done
+    for (_, ours), (_, theirs) in zip(resumed, straight[done:], strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_validation_keeps_the_order_of_the_part(small_shards):
+    feed = _feed(small_shards, CONFIGS["stream"], part="valid", seed=None)
+    labels = np.concatenate([labels for _, labels in read_batches(small_shards, "valid")])
+    seen = np.full(len(labels), -1)
+    for _, batch in _take(feed):
+        real = batch.docs >= 0
+        assert (seen[batch.docs[real]] == -1).all()
+        seen[batch.docs[real]] = batch.labels[real]
+    np.testing.assert_array_equal(seen, labels)
+
+
+@pytest.mark.parametrize("num_replicas", [2, 3, 4])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_replicas_share_each_global_batch(small_shards, name, num_replicas):
+    devices = tf.config.list_logical_devices("CPU")[:num_replicas]
+    strategy = tf.distribute.MirroredStrategy([d.name for d in devices])
+    feed = _feed(small_shards, CONFIGS[name], strategy=strategy)
+    alone = _feed(small_shards, CONFIGS[name])
+    shared, is_last = [], False
+    while not is_last:
+        info = feed.next_window()
+        is_last = info.is_last
+        for _ in range(info.num_batches):
+            batch = next(feed.iterator)
+            parts = [strategy.experimental_local_results(t) for t in batch]
+            assert len({part.shape for part in parts[0]}) == 1  # one bucket on all replicas
+            shared.append((info, type(batch)(*(np.concatenate(p) for p in parts))))
+    feed.close()
+    assert _documents(shared) == _documents(_take(alone))
+    if len(set(feed._buckets.sizes)) == 1 and 64 % num_replicas == 0:
+        for (_, ours), (_, theirs) in zip(
+            shared, _take(_feed(small_shards, CONFIGS[name])), strict=True
+        ):
+            np.testing.assert_array_equal(ours.token_ids, theirs.token_ids)
+            np.testing.assert_array_equal(ours.weights, theirs.weights)
+
+
+def test_fillers_weigh_nothing_and_the_rest_makes_up(small_shards):
+    weights = np.linspace(1, 2, len(small_shards.labels)).astype(np.float32)
+    batches = _take(_feed(small_shards, CONFIGS["host"], weights=weights))
+    num_partial = 0
+    for _, batch in batches:
+        real = batch.docs >= 0
+        num_partial += not real.all()
+        scale = len(real) / real.sum()
+        np.testing.assert_allclose(batch.weights[real], weights[batch.labels[real]] * scale)
+        assert (batch.weights[~real] == 0).all()
+        assert (batch.lengths >= 1).all()
+    assert num_partial == 1
+
+
+def test_padding_is_what_the_info_says(small_shards):
+    batches = _take(_feed(small_shards, CONFIGS["host"]))
+    info = batches[0][0]
+    assert info.num_padded == sum(b.token_ids.size for _, b in batches)
+    assert info.num_tokens == sum(b.lengths[b.docs >= 0].sum() for _, b in batches)
+
+
+def test_labels_that_training_lacks_weigh_nothing():
+    window = build_window(
+        [(np.array([1, 2, 3], np.uint16), np.array([1, 2], np.int32), np.array([0, 7], np.int32))],
+        0,
+    )
+
+    class Source:
+        id_type, docs_of_windows = np.uint16, (2,)
+
+        def read(self, epoch, first_window=0):
+            yield window
+
+    feed = BatchFeed(Source(), Buckets((2,), (2,)), seed=None, class_weights=np.ones(3, np.float32))  # type: ignore[arg-type]
+    ((_, batch),) = _take(feed)
+    assert batch.labels.tolist() == [0, 7]
+    assert batch.weights.tolist() == [1.0, 0.0]
+
+
+def test_a_stream_stays_small_and_windows_have_their_size(small_shards):
+    source = _source(small_shards, config=CONFIGS["stream"])
+    sizes = [len(window) for window in source.read(0)]
+    assert sizes == source.docs_of_windows
+    assert set(sizes[:-1]) == {300}
+    assert [w.first_doc for w in source.read(0, first_window=2)][0] == 600
+
+
+def test_auto_residency_goes_by_size(small_shards, monkeypatch):
+    monkeypatch.setattr("tfdata.window._available_bytes", lambda: 10_000)
+    assert _source(small_shards, config=PipelineConfig()).residency == "stream"
+    monkeypatch.setattr("tfdata.window._available_bytes", lambda: 2**30)
+    assert _source(small_shards, config=PipelineConfig()).residency == "host"
+
+
+@pytest.mark.parametrize("name", ["host", "stream"])
+def test_a_damaged_shard_is_reported_where_batches_are_awaited(small_shards, tmp_path, name):
+    import shutil
+
+    from tfdata.shards import open_shards
+
+    folder = tmp_path / "shards"
+    shutil.copytree(small_shards.folder, folder)
+    shards = open_shards(folder)
+    (shard,) = shards.parts["train"]
+    data = bytearray((folder / shard.file).read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (folder / shard.file).write_bytes(data)
+    feed = _feed(shards, CONFIGS[name])
+    with pytest.raises(UserError, match=shard.file):
+        feed.next_window()
+    feed.close()

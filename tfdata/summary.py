@@ -1,0 +1,79 @@
+"""What an ingest found: as counts for the manifest, and as lines to read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from shortline import printable
+from tfdata.pool import Pool
+from tfdata.shards import PARTS, ShardSet
+from tfdata.split import TRAIN, VALID, SplitCounts
+
+_MOST_NAMED = 20
+_NOTES = {
+    "dropped_null_text": "rows dropped: they have no text",
+    "dropped_null_label": "rows dropped: they have no label",
+    "bad_rows": "rows skipped: they do not parse",
+    "invalid_utf8": "documents with invalid UTF-8, replaced by U+FFFD",
+    "empty_text": "documents with an empty text, kept",
+    "duplicates": "documents repeat the text and label of another, and stand on its side",
+    "texts_with_several_labels": "texts stand under several labels",
+    "texts_kept_in_training": "texts train because their labels or their number forbid a split",
+    "texts_on_both_sides": "texts of the training part are also in your --valid or --test file",
+    "classes_without_valid": "classes have no validation documents",
+}
+_NAMED_NOTES = {
+    "bigger_classes_without_valid": "of them have three documents or more",
+    "one_text_classes": "classes repeat one single text, which trains",
+}
+
+
+def collect_counts(pool: Pool, found: SplitCounts) -> dict[str, Any]:
+    """What ingest read, dropped, replaced and found."""
+    counts = dataclasses.asdict(pool.counts)
+    del counts["bytes_read"]
+    counts["columns"] = sorted(map(list, pool.counts.columns))
+    for name in (
+        "duplicates",
+        "texts_with_several_labels",
+        "texts_kept_in_training",
+        "texts_on_both_sides",
+    ):
+        counts[name] = getattr(found, name)
+    docs = found.part_docs
+    lacking = np.flatnonzero((docs[:, TRAIN] > 0) & (docs[:, VALID] == 0))
+    counts["classes_without_valid"] = len(lacking)
+    counts["bigger_classes_without_valid"] = sorted(
+        pool.labels[code] for code in lacking if docs[code].sum() >= 3
+    )
+    counts["one_text_classes"] = sorted(pool.labels[code] for code in found.one_text_codes)
+    return counts
+
+
+def summarize(shard_set: ShardSet) -> str:
+    """A few lines; nothing that was dropped or changed is left out."""
+    counts, labels, sizes = shard_set.counts, shard_set.labels, shard_set.label_counts
+    columns = "; ".join(f"text `{text}`, label `{label}`" for text, label in counts["columns"])
+    lines = [
+        f"columns: {printable(columns)}",
+        f"{counts['rows_read']:,} rows read, {counts['rows_kept']:,} documents kept: "
+        + ", ".join(f"{shard_set.num_docs(part):,} {part}" for part in PARTS),
+        f"{len(labels):,} classes, from {sizes[0]:,} ({printable(labels[0], 40)}) down to "
+        f"{sizes[-1]:,} ({printable(labels[-1], 40)}) training documents",
+    ]
+    lines += [f"{counts[name]:,} {what}" for name, what in _NOTES.items() if counts[name]]
+    named = {what: counts[name] for name, what in _NAMED_NOTES.items()}
+    named["labels stand in --valid or --test alone; they are never learned"] = (
+        shard_set.unseen_labels
+    )
+    lines += [f"{len(some):,} {what}: {_listed(some)}" for what, some in named.items() if some]
+    return "\n".join(lines)
+
+
+def _listed(labels: Sequence[str]) -> str:
+    shown = ", ".join(printable(label, 40) for label in labels[:_MOST_NAMED])
+    return shown + (", ..." if len(labels) > _MOST_NAMED else "")
