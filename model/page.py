@@ -125,6 +125,8 @@ svg.map { margin: 0 auto; overflow: visible; font-size: 10.5px; }
 .map .frame { fill: none; stroke: var(--line); }
 .map .right { fill: var(--blue); } .map .wrong { fill: var(--orange); }
 .scroll { overflow-x: auto; margin: .75rem 0; }
+.pair .scroll { margin: 0; } .pair .scroll + p { margin-top: .5rem; }
+.pair > .scroll { margin-top: .75rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { padding: .4rem .7rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
@@ -134,7 +136,8 @@ td { overflow-wrap: anywhere; }
 .name { min-width: 8rem; }
 .number, .share { font-variant-numeric: tabular-nums; }
 .share { background: linear-gradient(90deg, var(--tint) var(--share), transparent 0); }
-.texts { min-width: 18rem; } .texts p { color: var(--ink); } .texts p + p { margin-top: .4rem; }
+.texts { min-width: 18rem; width: 55%; }
+.texts p { color: var(--ink); } .texts p + p { margin-top: .4rem; }
 @media (max-width: 36rem) { body { padding: 1.25rem .75rem 3rem; }
   .cards { grid-template-columns: 1fr 1fr; gap: .5rem; } dd:not(.small) { font-size: 1.3rem; }
   th, td { padding: .35rem .45rem; } .name { min-width: 5.5rem; } }

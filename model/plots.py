@@ -74,7 +74,7 @@ def _plot_curves(
         epochs = [event for event in events if event["event"] == "epoch"]
         faint = next(iter(curves.values()))
         at, values = _steps(events, faint[0])
-        axes.plot(at, values, color=faint[1], alpha=0.3, linewidth=0.9)
+        axes.plot(at, values, color=faint[1], alpha=0.45, linewidth=0.9)
         for name, (key, color) in curves.items():
             known = [event for event in epochs if key in event]
             if known:
@@ -141,7 +141,8 @@ def plot_class_f1(label_counts: np.ndarray, f1: np.ndarray, support: np.ndarray)
         distinct = np.unique(octaves)
         if len(distinct) > 2 and len(shown) > 12:
             means = [values[octaves == octave].mean() for octave in distinct]
-            axes.plot(1.5 * 2**distinct, means, color=_VALID, marker="o", label="mean")
+            middles = [np.exp(np.log(sizes[octaves == octave]).mean()) for octave in distinct]
+            axes.plot(middles, means, color=_VALID, marker="o", label="mean")
             axes.legend()
         axes.set_xscale("log")
         narrow = len(sizes) > 0 and sizes.max() < 100 * sizes.min()

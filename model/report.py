@@ -159,7 +159,11 @@ def _classes(scores: Scores, labels: Sequence[str], label_counts: np.ndarray) ->
     titles = ("label", "training documents", "scored documents", "precision", "recall", "F1")
     left_out = len(label_counts) - len(rows)
     which = f"{len(rows):,} of {len(label_counts):,}" if left_out else f"all {len(rows):,}"
-    more = f"<p>{left_out:,} more classes are left out here.</p>" if left_out else ""
+    more = ""
+    if left_out:
+        more = (
+            f"<p>{left_out:,} more classes, better or without scored documents, are left out.</p>"
+        )
     fold = (
         f"<details{' open' if len(rows) <= _MOST_UNFOLDED else ''}><summary>Classes, lowest F1 "
         f"first ({which})</summary>{table(titles, rows)}{more}</details>"
@@ -201,8 +205,8 @@ def _map(scores: Scores, confusions: Sequence[Confusion], labels: Sequence[str])
     for confusion in confusions:
         missed[confusion.label] += confusion.num_docs
         taken[confusion.predicted] += confusion.num_docs
-    shown = sorted({*range(num_classes), *missed})
-    which = "all classes"
+    shown = sorted({*np.flatnonzero(scores.support).tolist(), *missed, *taken})
+    which = "all scored classes"
     if len(shown) > _MAP_ALL:
         shown = sorted(number for number, _ in (missed + taken).most_common(_MAP_SOME))
         which = f"the {len(shown)} classes with the most of these mistakes"

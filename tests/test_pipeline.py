@@ -64,10 +64,10 @@ def _documents(batches):
 @pytest.fixture(scope="module")
 def expected(small_shards):
     """The training documents, encoded straight from the shards."""
-    encoder = _source(small_shards)._encoder
+    encode = _source(small_shards)._encode_graph
     documents = []
     for texts, labels in read_batches(small_shards, "train"):
-        ids, lengths = encoder(tf.constant(texts.to_pylist()))
+        ids, lengths = encode(tf.constant(texts.to_pylist()))
         rows = np.split(ids.numpy(), np.cumsum(lengths.numpy())[:-1])
         documents += [(tuple(r.tolist()), int(y)) for r, y in zip(rows, labels, strict=True)]
     return sorted(documents)

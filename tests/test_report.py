@@ -207,7 +207,7 @@ def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path):
     f1 = [float(row[5]) for row in rows]
     assert f1 == sorted(f1)
     assert f1[-1] < np.median(scores.f1)
-    assert "1,200 more classes are left out" in page.text
+    assert "1,200 more classes, better or without scored documents, are left out" in page.text
     assert f"{(scores.support == 0).sum():,} of 1,400 classes have no scored documents" in page.text
 
 

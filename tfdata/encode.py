@@ -90,6 +90,9 @@ class Encoder(tf.Module):
                 ),
                 default_value=vocabulary.unknown_id,
             )
+        self.in_graph = tf.function(
+            self.__call__, input_signature=[tf.TensorSpec([None], tf.string)]
+        )  # traced once, for whoever encodes many batches
 
     def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if self._config.tokenizer == "wordpiece":

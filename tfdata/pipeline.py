@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +50,9 @@ class WindowInfo(NamedTuple):
     """No window of this epoch comes after."""
 
 
-@dataclass(frozen=True)
-class _Planned:
-    info: WindowInfo
-    window: Window
-    plan: Plan
+_WINDOW_TYPES = (tf.int64, tf.int32, tf.int64, tf.int32, tf.int32, tf.int32)
+_WINDOW_RANKS = (1, 1, 1, 0, 2, 1, 1)
+"""ids (of a type that the vocabulary decides), offsets, labels, first_doc, rows, widths, sizes."""
 
 
 class BatchFeed:
@@ -84,8 +81,8 @@ class BatchFeed:
         strategy = strategy or tf.distribute.get_strategy()
         self._source, self._buckets, self._seed, self._start = source, buckets, seed, start
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
-        self._planned: queue.Queue[_Planned] = queue.Queue(maxsize=1)
-        self._closed = threading.Event()
+        self._types = (tf.as_dtype(source.id_type), *_WINDOW_TYPES)
+        self._windows = tf.queue.FIFOQueue(1, self._types)
         num_replicas = strategy.num_replicas_in_sync
         dataset = strategy.distribute_datasets_from_function(
             lambda _: self._dataset(class_weights, num_replicas)
@@ -107,25 +104,31 @@ class BatchFeed:
 
     def close(self) -> None:
         """Ends the producer; the iterator is of no use afterwards."""
-        self._closed.set()
+        self._windows.close(cancel_pending_enqueues=True)
         self._thread.join()
 
     def _produce(self) -> None:
         try:
-            for planned in self._plan_epochs():
-                self._infos.put(planned.info)
-                while not self._closed.is_set():
-                    try:
-                        self._planned.put(planned, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
-                if self._closed.is_set():
-                    return
+            for info, window, plan in self._plan_epochs():
+                self._infos.put(info)
+                self._windows.enqueue(
+                    (
+                        window.ids, window.offsets, window.labels, np.int64(window.first_doc),
+                        plan.rows, plan.widths, plan.sizes,
+                    )
+                )  # fmt: skip
+        except tf.errors.CancelledError:  # closed
+            return
         except BaseException as error:
             self._infos.put(error)
 
-    def _plan_epochs(self) -> Iterator[_Planned]:
+    def _take_window(self) -> tuple[tf.Tensor, ...]:
+        tensors = self._windows.dequeue()
+        for tensor, rank in zip(tensors, _WINDOW_RANKS, strict=True):
+            tensor.set_shape([None] * rank)
+        return tuple(tensors)
+
+    def _plan_epochs(self) -> Iterator[tuple[WindowInfo, Window, Plan]]:
         epoch, first_window, first_batch = self._start
         while True:
             num_windows = len(self._source.docs_of_windows)
@@ -141,33 +144,14 @@ class BatchFeed:
                     plan.rows[first_batch:], plan.widths[first_batch:], plan.sizes[first_batch:]
                 )
                 first_batch = 0
-                yield _Planned(info, window, plan)
+                yield info, window, plan
             epoch, first_window = epoch + 1, 0
-
-    def _generate(self) -> Iterator[tuple]:
-        while not self._closed.is_set():
-            try:
-                planned = self._planned.get(timeout=0.1)
-            except queue.Empty:
-                continue
-            window, plan = planned.window, planned.plan
-            yield (
-                window.ids, window.offsets, window.labels, np.int64(window.first_doc),
-                plan.rows, plan.widths, plan.sizes,
-            )  # fmt: skip
 
     def _dataset(self, class_weights: np.ndarray, num_replicas: int) -> tf.data.Dataset:
         """Batches for `num_replicas` replicas in turn, all of a step from one global batch."""
-        id_type = tf.as_dtype(self._source.id_type)
-        windows = tf.data.Dataset.from_generator(
-            self._generate,
-            output_signature=(
-                tf.TensorSpec([None], id_type), tf.TensorSpec([None], tf.int64),
-                tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int64),
-                tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32),
-                tf.TensorSpec([None], tf.int32),
-            ),
-        )  # fmt: skip
+        # A queue and not `from_generator`: no Python runs in the pipeline's threads, where it
+        # could block the end of the process.
+        windows = tf.data.Dataset.counter().map(lambda _: self._take_window())
         weights = tf.constant(np.append(class_weights, 0), tf.float32)
 
         def batches_of(ids, offsets, labels, first_doc, rows, widths, sizes):

@@ -7,14 +7,17 @@ Shapes: D documents of the window, N tokens of them all.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
+import pyarrow as pa
 
 from tfdata.config import PipelineConfig
-from tfdata.encode import Encoder
+from tfdata.encode import Encoder, texts_to_tensor
 from tfdata.shards import ShardSet, read_batches
 
 
@@ -61,7 +64,8 @@ class WindowSource:
         shuffle_seed: int | None,
     ):
         """`shuffle_seed` None keeps the order of the shards in every epoch."""
-        self._shard_set, self._part, self._encoder = shard_set, part, encoder
+        self._shard_set, self._part = shard_set, part
+        self._encode_graph = encoder.in_graph
         self.id_type = np.uint16 if vocab_size <= 2**16 else np.int32
         self._window_docs = config.window_docs
         self._shuffle_seed = shuffle_seed
@@ -116,30 +120,24 @@ class WindowSource:
         self, order: list[int] | None, skip_docs: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Tokenises record batches on all cores, in order: ids[n], lengths[d], labels[d]."""
-        errors: list[BaseException] = []
+        batches = read_batches(self._shard_set, self._part, shard_order=order, skip_docs=skip_docs)
 
-        def generate():
+        def encode(texts: pa.Array, labels: np.ndarray):
+            ids, lengths = self._encode_graph(texts_to_tensor(texts))
+            return ids.numpy().astype(self.id_type), lengths.numpy(), labels
+
+        num_threads = os.cpu_count() or 1
+        with ThreadPoolExecutor(num_threads, "encode") as pool:
+            running: deque[Future] = deque()
             try:
-                batches = read_batches(
-                    self._shard_set, self._part, shard_order=order, skip_docs=skip_docs
-                )
-                for texts, labels in batches:
-                    yield texts.to_numpy(zero_copy_only=False), labels
-            except Exception as error:  # TensorFlow would keep only its text
-                errors.append(error)
-
-        strings = tf.data.Dataset.from_generator(
-            generate,
-            output_signature=(tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int32)),
-        )
-        encoded = strings.map(
-            lambda texts, labels: (*self._encoder(texts), labels),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        ).prefetch(2)
-        for ids, lengths, labels in encoded.as_numpy_iterator():
-            yield ids.astype(self.id_type), lengths, labels
-        if errors:
-            raise errors[0]
+                for batch in batches:
+                    running.append(pool.submit(encode, *batch))
+                    if len(running) > num_threads:
+                        yield running.popleft().result()
+                while running:
+                    yield running.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _estimated_bytes(shard_set: ShardSet, part: str, id_bytes: int) -> int:

@@ -1,0 +1,60 @@
+"""A run folder with random weights, for the tests of what is done with a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from model.checkpoint import save_checkpoint
+from model.classifier import Classifier
+from model.config import ModelConfig
+from model.run import Run, create_run, open_run
+from shortline import flat_values
+from tfdata.config import TokenizerConfig
+from tfdata.vocab import UNKNOWN, Vocabulary
+
+ODD_LABELS = ("plain", "with\ttab", 'quote " and, comma', "two\nlines", "back\\slash", "ünï 日本")
+WORDS = [f"word{number}" for number in range(200)] + ["café", "日本", "über", "a\0b"]
+
+
+def make_run(
+    folder: Path,
+    labels: Sequence[str] = ODD_LABELS,
+    words: Sequence[str] = WORDS,
+    tokenizer: str = "word",
+    **settings,
+) -> Run:
+    """Weights are drawn so wide that texts differ clearly in their probabilities."""
+    config = TokenizerConfig(tokenizer=tokenizer, max_len=12)  # type: ignore[arg-type]
+    model = ModelConfig(embedding_dim=6, hidden=5)
+    vocabulary = Vocabulary.build(words, config)
+    settings = {**flat_values(config), **flat_values(model), **settings}
+    paths = create_run(folder, settings, tuple(labels), vocabulary)
+    classifier = Classifier(
+        model, vocab_size=len(vocabulary), num_classes=len(labels),
+        unknown_id=vocabulary.unknown_id, route="keras",
+    )  # fmt: skip
+    random = np.random.default_rng(7)
+    for variable in classifier.weights_by_name.values():
+        variable.assign(random.normal(0, 1, variable.shape))
+    save_checkpoint(paths.best, classifier.weights_by_name, {})
+    return open_run(folder)
+
+
+def make_wordpiece_run(folder: Path) -> Run:
+    pieces = ["[PAD]", UNKNOWN, "word", "##1", "##2", "##3", "café", "日", "本", "ca", "##f", ",", "."]
+    return make_run(folder, words=pieces, tokenizer="wordpiece")
+
+
+def make_texts(num_texts: int) -> list[str]:
+    """Texts of 0 to 30 words, known and not, after those that are likeliest to break something."""
+    odd = ["", " ", "\t\n\r ", "\0", "a\0b word1", "\0word1\0", "ÜBER CAFÉ 日本 word3", "日本語テキスト",
+           "\u2028 word4 \u200b", "\ufeffword5", "e\u0301 é", "🙂 word6 👨‍👩‍👧", "nothing is known",
+           "word7 " * 4000, "x" * 70_000, "word8\r\nword9\rword10", '"word11"; word12,', "\ufffd"]  # fmt: skip
+    random = np.random.default_rng(3)
+    words = [*WORDS, "unknown", "Word1", "WORD2,", "word3."]
+    for _ in range(num_texts - len(odd)):
+        odd.append(" ".join(random.choice(words, random.integers(0, 31))))
+    return odd
