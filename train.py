@@ -125,6 +125,7 @@ def open_data(flags: Flags) -> ShardSet:
 
         corpus = cache_folder() / f"generated-{__version__}-{flags.docs}.parquet"
         if not corpus.exists():
+            corpus.parent.mkdir(parents=True, exist_ok=True)
             print(f"generating a corpus of {flags.docs:,} documents: {corpus}")
             write_corpus(corpus, flags.docs)
         inputs = [corpus]
@@ -213,6 +214,7 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
         "num_classes": len(shard_set.labels), "route": route, "precision": precision,
         "device": devices.description, "num_replicas": devices.strategy.num_replicas_in_sync,
         "residency": source.residency, "seed": config.seed, "preset": flags.preset,
+        "class_weights": config.class_weights, "label_smoothing": config.label_smoothing,
         "bucket_widths": buckets.widths, "batch_sizes": buckets.sizes,
     }  # fmt: skip
     return Trainer(

@@ -18,6 +18,8 @@ import tensorflow as tf
 from shortline import UserError, write_whole
 
 _STATE = "state.json"
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)
+"""What numpy and zipfile raise of a file that is not as they wrote it."""
 
 
 def save_checkpoint(
@@ -43,7 +45,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         state = json.loads(arrays.pop(_STATE).tobytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; is this the folder of a run?") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); restore it or train anew") from None
     return arrays, state
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from model.config import ModelConfig
 from model.lstm import build_lstm, run_lstm
-from model.random import dropout, uniform_rows
+from model.noise import dropout, uniform_rows
 
 _SITES = 16  # random tables of a step: word dropout, then one a layer
 

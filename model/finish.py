@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -27,6 +28,7 @@ from tfdata.shards import ShardSet, read_batches
 from tfdata.window import WindowSource
 
 _PREDICT_BATCH = 1024
+_MOST_CONFUSIONS = 2000  # pairs of classes that the report's map is drawn from
 
 
 def build_predict_part(
@@ -73,14 +75,15 @@ def finish_run(
     predict = predict_valid or build_predict_part(classifier, encoder, shard_set, part, config)
     predictions = predict()
     scores = score(predictions, counts)
-    confusions = worst_confusions(predictions, len(counts))
+    confusions = worst_confusions(predictions, len(counts), most=_MOST_CONFUSIONS)
     summary: dict[str, Any] = {**scores.summary(), "scored_on": part, **facts}
     if shard_set.num_docs("test"):
         predict_test = build_predict_part(classifier, encoder, shard_set, "test", config)
         summary["test"] = score(predict_test(), counts).summary()
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
-    wanted = {doc for confusion in confusions for doc in confusion.examples}
+    wanted = sorted({doc for confusion in confusions[:20] for doc in confusion.examples})
+    export_run(open_run(paths.folder), paths.export, replace=True)
     write_report(
         paths.report,
         summary=summary,
@@ -92,7 +95,6 @@ def finish_run(
         label_counts=counts,
         length_counts=shard_set.length_counts,
     )
-    export_run(open_run(paths.folder), paths.export)
     with write_whole(paths.summary) as file:
         json.dump(summary, file, indent=2)
     print(describe_scores(scores, confusions, [*shard_set.labels, *shard_set.unseen_labels]))
@@ -130,12 +132,13 @@ def describe_scores(
     return "\n".join(lines)
 
 
-def _read_texts(shard_set: ShardSet, part: str, wanted: set[int]) -> dict[int, str]:
+def _read_texts(shard_set: ShardSet, part: str, docs: Sequence[int]) -> dict[int, str]:
+    """The texts of some documents of a part, by number; `docs` ascend."""
     texts: dict[int, str] = {}
     first = 0
     for batch, labels in read_batches(shard_set, part):
-        for doc in wanted & set(range(first, first + len(labels))):
-            texts[doc] = batch[doc - first].as_py()
+        here = docs[bisect_left(docs, first) : bisect_left(docs, first + len(labels))]
+        texts |= {doc: batch[doc - first].as_py() for doc in here}
         first += len(labels)
     return texts
 

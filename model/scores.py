@@ -117,13 +117,14 @@ def worst_confusions(
 ) -> list[Confusion]:
     """The pairs of (label, predicted) with the most documents, most first."""
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
+    wrong = wrong[np.argsort(-predictions.probabilities[wrong], kind="stable")]
     width = max(num_classes, int(predictions.labels.max(initial=0)) + 1)
     pairs = predictions.labels[wrong].astype(np.int64) * width + predictions.predicted[wrong]
-    distinct, counts = np.unique(pairs, return_counts=True)
+    by_pair = np.argsort(pairs, kind="stable")  # within a pair the most confident stay first
+    distinct, starts, counts = np.unique(pairs[by_pair], return_index=True, return_counts=True)
     confusions = []
     for at in np.lexsort((distinct, -counts))[:most]:
-        docs = wrong[pairs == distinct[at]]
-        docs = docs[np.argsort(-predictions.probabilities[docs], kind="stable")][:num_examples]
+        docs = wrong[by_pair[starts[at] : starts[at] + min(counts[at], num_examples)]]
         label, predicted = divmod(int(distinct[at]), width)
         confusions.append(Confusion(label, predicted, int(counts[at]), tuple(docs.tolist())))
     return confusions

@@ -84,7 +84,6 @@ def test_few_texts_and_none(served, name):
         "label": [0], "probability": [0], "probabilities": [0, len(ODD_LABELS)]
     }  # fmt: skip
     np.testing.assert_allclose(answers["one"]["probability"], answers["all"]["probability"][40:41])
-    # both are one [UNK] for the word tokenizer at least: "zzz zz" is two of them
     assert answers["empty"]["probability"] == pytest.approx(answers["all"]["probability"][:1])
     assert answers["unknown"]["shapes"]["probabilities"] == [1, len(ODD_LABELS)]
 
@@ -113,7 +112,7 @@ def test_whole_or_not_at_all(runs, tmp_path, monkeypatch):
     out = tmp_path / "export"
     out.mkdir()
     (out / "mine").write_text("x")
-    with pytest.raises(UserError, match="--out .*export: is not empty"):
+    with pytest.raises(UserError, match=r"--out .*export: is not empty"):
         main([str(runs["word"].paths.folder), "--out", str(out)])
     with pytest.raises(UserError, match="not empty"):
         export_run(runs["word"], out)

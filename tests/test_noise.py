@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.random import dropout, uniform_rows
+from model.noise import dropout, uniform_rows
 
 SEED = tf.constant([3, 5], tf.int64)
 
