@@ -74,6 +74,27 @@ def _complain(message: str) -> int:
     return EXIT_USER_ERROR
 
 
+def import_tensorflow() -> None:
+    """Imports TensorFlow and finds the devices, without its dozen lines of greetings.
+
+    They come from native code before any setting can stop them. TF_CPP_MIN_LOG_LEVEL=0 or 1 in
+    the environment lets them through: they tell why a GPU is not found.
+    """
+    keep = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1")
+    sys.stderr.flush()
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        if not keep:
+            os.dup2(null, 2)
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+
+
 def printable(text: str, limit: int | None = None) -> str:
     r"""Text that cannot steer a terminal: control and format characters become escapes.
 
@@ -241,4 +262,7 @@ def _one_line(boxed: str, prog: str) -> str:
             break
         kept.append(line)
     text = " ".join(" ".join(kept).split()).rstrip(".") or "cannot read the flags"
+    checked = re.fullmatch(r"Error parsing [\w.]+: (--.*)", text)
+    if checked:  # the words of a dataclass that checks its own values
+        return checked[1]
     return f"{text}; `{prog} --help` lists the flags"

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.flags import Flags, read_flags, settle
-from shortline import EXIT_STOPPED, UserError, __version__, flat_values, printable, run_command
+from shortline import (
+    EXIT_STOPPED,
+    UserError,
+    __version__,
+    flat_values,
+    import_tensorflow,
+    printable,
+    run_command,
+)
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     import numpy as np
@@ -84,6 +92,7 @@ class Trainer:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags = read_flags(argv)
+    import_tensorflow()
     from model.devices import choose_devices
     from model.run import check_free
 
@@ -91,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_free(Path(flags.out))  # before the data is read, not after
     devices = choose_devices(flags.gpus, flags.cpu_replicas)
     if flags.gpus == "all" and not devices.has_gpu:
-        print("no GPU found: training on the CPU")
+        print("no GPU found (TF_CPP_MIN_LOG_LEVEL=0 shows why): training on the CPU")
     shard_set = open_data(flags)
     flags = settle(flags, shard_set)
     state = State()

@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog = "python -m model.evaluate"
     flags = parse_flags(EvaluateFlags, argv, prog=prog, description=description)
     paths = [Path(name) for name in flags.data]
-    is_shards = len(paths) == 1 and is_shard_set(paths[0])
+    is_shards = any(map(is_shard_set, paths))
+    if is_shards and len(paths) > 1:
+        raise UserError(f"--data {' '.join(flags.data)}: a shard set must be the only data")
     if not is_shards:
         if flags.part is not None:
             raise UserError(f"--part {flags.part}: only a shard set has parts, {paths[0]} is none")

@@ -66,7 +66,8 @@ def make_texts(num_texts: int) -> list[str]:
     """Texts of 0 to 30 words, known and not, after those that are likeliest to break something."""
     odd = [
         "", " ", "\t\n\r ", "\0", "a\0b word1", "\0word1\0", "ÜBER CAFÉ 日本 word3",
-        "\u2028 word4 \u200b", "\ufeffword5", "e\u0301 é", "🙂 word6", "nothing is known", "日本語テキスト",
+        "\u2028 word4 \u200b", "\ufeffword5", "e\u0301 é", "🙂 word6", "nothing is known",
+        "日本語テキスト",
         "word7 " * 4000, "x" * 70_000, "word8\r\nword9\rword10", '"word11"; word12,', "\ufffd",
     ]  # fmt: skip
     random = np.random.default_rng(3)

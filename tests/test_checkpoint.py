@@ -31,7 +31,7 @@ def test_comes_back_as_it_was(saved):
 
 
 def test_every_flipped_byte_and_every_cut_is_noticed_or_harmless(saved):
-    path, variables = saved
+    path, _ = saved
     whole = path.read_bytes()
     expected, _ = load_checkpoint(path)
     for position in range(0, len(whole), 7):

@@ -152,6 +152,7 @@ def test_wrong_data(run, small_shards, tmp_path, capsys):
         (["--data", tmp_path / "none.csv"], "none.csv: no such file"),
         (["--data", write(tmp_path / "header.csv", [])], "header.csv: holds no rows"),
         (["--data", write(tmp_path / "blank.csv", [("word1", "")])], "no document has both"),
+        (["--data", path, small_shards.folder], "a shard set must be the only data"),
         (["--data"], "--data"),
         ([], "--data"),
     ):

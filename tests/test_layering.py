@@ -53,7 +53,15 @@ def test_shortline_itself_knows_nothing():
 
 
 @pytest.mark.parametrize(
-    "command", ["train.py", "-m tfdata.ingest", "-m model.predict", "-m model.evaluate"]
+    "command",
+    [
+        "train.py",
+        "-m tfdata.ingest in.csv --out shards",
+        "-m model.predict run",
+        "-m model.evaluate run --data in.csv",
+        "-m model.export run --out export",
+        "-m bench.step_time",
+    ],
 )
 def test_wrong_flags_are_answered_without_tensorflow(command, tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise ImportError('imported too early')")

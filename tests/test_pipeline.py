@@ -184,7 +184,7 @@ def test_a_stream_stays_small_and_windows_have_their_size(small_shards):
     sizes = [len(window) for window in source.read(0)]
     assert sizes == source.docs_of_windows
     assert set(sizes[:-1]) == {300}
-    assert [w.first_doc for w in source.read(0, first_window=2)][0] == 600
+    assert next(w.first_doc for w in source.read(0, first_window=2)) == 600
 
 
 def test_auto_residency_goes_by_size(small_shards, monkeypatch):

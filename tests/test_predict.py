@@ -117,8 +117,8 @@ def test_map_ahead():
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"delimiter": ";"}, {"encoding": "utf-8-sig"}, {"quoting": csv.QUOTE_ALL},
-    {"lineterminator": "\n", "quoting": csv.QUOTE_ALL}, {"delimiter": "\t"}, {"delimiter": "|", "encoding": "utf-8-sig"},
+    {}, {"delimiter": ";", "encoding": "utf-8-sig"}, {"delimiter": "\t"}, {"delimiter": "|"},
+    {"lineterminator": "\n", "quoting": csv.QUOTE_ALL},
 ])  # fmt: skip
 def test_awkward_csv(run, expected, tmp_path, options):
     rows = [{"id": f"{i}", "text": text, "note": text[::-1]} for i, text in enumerate(AWKWARD)]
@@ -129,7 +129,7 @@ def test_awkward_csv(run, expected, tmp_path, options):
 
 @pytest.mark.parametrize(
     ("source", "suffix"),
-    [pair for i in (0, 2, 3) for pair in zip(SOURCES, SUFFIXES[i:] + SUFFIXES[:i], strict=True)],
+    [pair for i in (0, 3) for pair in zip(SOURCES, SUFFIXES[i:] + SUFFIXES[:i], strict=True)],
 )
 def test_every_format(run, expected, tmp_path, source, suffix):
     rows = [{"id": f"{i}", "text": text} for i, text in enumerate(TEXTS[20:60] + AWKWARD)]
@@ -293,7 +293,7 @@ def test_text_column(expected, tmp_path, run):
     assert not (tmp_path / "new.jsonl").exists()
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv.gz", ".jsonl", ".parquet"])
 def test_broken_input_leaves_no_output(run, tmp_path, suffix):
     path = tmp_path / "in.csv"
     path.write_text("id,text\n" + "1,word1\n" * 50_000 + "2,word2,extra\n" + "3,word3\n")
