@@ -107,7 +107,7 @@ class GpuMonitor:
                 share = busy / len(self._handles)
                 figures["gpu_percent"] = figures.get("gpu_percent", 0.0) + share
             with contextlib.suppress(Exception):
-                used = self._nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**30
+                used = int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used) / 2**30
                 figures["gpu_memory_gib"] = figures.get("gpu_memory_gib", 0.0) + used
             with contextlib.suppress(Exception):
                 watts = self._nvml.nvmlDeviceGetPowerUsage(handle) / 1000

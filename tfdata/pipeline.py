@@ -78,13 +78,13 @@ class BatchFeed:
         Args:
           class_weights: float32[C]; labels beyond C weigh nothing in the loss.
         """
-        strategy = strategy or tf.distribute.get_strategy()
+        under = strategy or tf.distribute.get_strategy()
         self._source, self._buckets, self._seed, self._start = source, buckets, seed, start
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
         self._types = (tf.as_dtype(source.id_type), *_WINDOW_TYPES)
         self._windows = tf.queue.FIFOQueue(1, self._types)
-        num_replicas = strategy.num_replicas_in_sync
-        dataset = strategy.distribute_datasets_from_function(
+        num_replicas = under.num_replicas_in_sync
+        dataset = under.distribute_datasets_from_function(
             lambda _: self._dataset(class_weights, num_replicas)
         )
         self.iterator = iter(dataset)

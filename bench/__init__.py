@@ -1,0 +1,1 @@
+"""Benchmarks: each times the very functions that train.py runs."""

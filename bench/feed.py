@@ -1,0 +1,139 @@
+"""The input pipeline over a generated corpus: its encoding, its feed, and training fed by it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from bench.timing import Timing, time_in_turns
+from model.flags import Flags, settle
+from model.losses import class_weights
+from shortline import __version__
+from tfdata.encode import Encoder
+from tfdata.ingest import cache_folder, ingest_cached
+from tfdata.pipeline import Batch, BatchFeed, WindowInfo
+from tfdata.plan import Buckets, choose_buckets
+from tfdata.shards import ShardSet
+from tfdata.synthetic import write_corpus
+from tfdata.vocab import Vocabulary
+from tfdata.window import WindowSource
+
+_WINDOWS_OF_STREAM = 4  # at least: a small corpus too is read window after window
+_MIX = 16
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A shard set, and what encodes it."""
+
+    flags: Flags
+    shard_set: ShardSet
+    vocabulary: Vocabulary
+    encoder: Encoder
+
+
+def open_corpus(flags: Flags, num_docs: int) -> Corpus:
+    """A generated corpus, from the cache where train.py, too, keeps its own."""
+    path = cache_folder() / f"generated-{__version__}-{num_docs}.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_corpus(path, num_docs)
+    counted = dataclasses.replace(flags.tokenizer, max_len=None, truncate="right", unknown="map")
+    shard_set = ingest_cached([path], flags.ingest, counted)
+    flags = settle(flags, shard_set)
+    vocabulary = Vocabulary.build(shard_set.words, flags.tokenizer)
+    assert flags.tokenizer.max_len is not None
+    encoder = Encoder(flags.tokenizer, vocabulary, flags.tokenizer.max_len)
+    return Corpus(flags, shard_set, vocabulary, encoder)
+
+
+def build_source(corpus: Corpus, residency: str) -> WindowSource:
+    num_docs = corpus.shard_set.num_docs("train")
+    config = corpus.flags.pipeline
+    window_docs = min(config.window_docs, -(-num_docs // _WINDOWS_OF_STREAM))
+    config = dataclasses.replace(config, residency=residency, window_docs=window_docs)
+    return WindowSource(
+        corpus.shard_set, "train", corpus.encoder, vocab_size=len(corpus.vocabulary),
+        config=config, shuffle_seed=corpus.flags.train.seed,
+    )  # fmt: skip
+
+
+def time_encode(corpus: Corpus, seconds: float) -> Timing:
+    """Strings in shards to one window of ids, by epoch: what `host` does once and `stream` ever."""
+
+    def encode(num_epochs: int) -> None:
+        for _ in range(num_epochs):
+            for _window in build_source(corpus, "host").read(0):
+                pass
+
+    return time_in_turns([encode], seconds)[0]
+
+
+class Feed:
+    """A BatchFeed of a corpus, and how far its windows have been used."""
+
+    def __init__(self, corpus: Corpus, source: WindowSource, batch_size: int):
+        flags, shard_set = corpus.flags, corpus.shard_set
+        strategy = tf.distribute.get_strategy()
+        assert flags.tokenizer.max_len is not None
+        config = dataclasses.replace(flags.pipeline, batch_size=batch_size, batch_tokens=None)
+        self.buckets: Buckets = choose_buckets(
+            shard_set.length_counts, flags.tokenizer.max_len, config, strategy.num_replicas_in_sync
+        )
+        scheme, normalize = flags.train.class_weights, flags.train.normalize_weights
+        weights = class_weights(shard_set.label_counts, scheme, normalize)
+        self._feed = BatchFeed(
+            source, self.buckets, seed=flags.train.seed, class_weights=weights, strategy=strategy
+        )
+        self.iterator = self._feed.iterator
+        self._left = 0
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
+        def draw(num_batches):
+            for _ in tf.range(num_batches):
+                next(self.iterator)
+
+        self._draw = draw
+        self.close = self._feed.close
+
+    def run_windows(self, run: Callable[[int], object], num_steps: int) -> None:
+        """`run` over the next batches, piece by piece: it waits for a window as train.py does."""
+        while num_steps:
+            if not self._left:
+                self._left = self._feed.next_window().num_batches
+            here = min(num_steps, self._left)
+            run(here)
+            self._left -= here
+            num_steps -= here
+
+    def draw_epochs(self, num_epochs: int) -> list[WindowInfo]:
+        """Takes the batches of whole epochs and does nothing with them; begins between two."""
+        assert not self._left
+        infos = []
+        while sum(info.is_last for info in infos) < num_epochs:
+            infos.append(self._feed.next_window())
+            self._draw(tf.constant(infos[-1].num_batches, tf.int64))
+        return infos
+
+    def read_mix(self) -> list[Batch]:
+        """Some batches of one epoch that hold its mix of widths, wide and narrow by turns."""
+        assert not self._left
+        batches = []
+        is_last = False
+        while not is_last:
+            window = self._feed.next_window()
+            is_last = window.is_last
+            batches += [next(self.iterator) for _ in range(window.num_batches)]
+        strategy = tf.distribute.get_strategy()
+        batches = [
+            Batch(*(strategy.experimental_local_results(column)[0] for column in batch))
+            for batch in batches
+        ]
+        batches.sort(key=lambda batch: batch.token_ids.shape[1])
+        pairs = max(1, min(_MIX, len(batches)) // 2)
+        chosen = np.linspace(0, len(batches) - 1, 2 * pairs).round().astype(int)
+        return [batches[i] for pair in zip(chosen[:pairs], chosen[::-1], strict=False) for i in pair]

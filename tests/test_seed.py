@@ -1,0 +1,100 @@
+"""`--preset seed` against the Keras model that it restates: same weights, same batches."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.classifier import Classifier
+from model.config import ModelConfig, TrainConfig
+from model.flags import PRESETS, read_flags
+from model.losses import class_weights
+from model.optimizer import Adam
+from model.step import build_train_chunk
+from tfdata.config import TokenizerConfig
+from tfdata.encode import Encoder
+from tfdata.pipeline import BatchFeed
+from tfdata.plan import choose_buckets
+from tfdata.vocab import Vocabulary
+from tfdata.window import WindowSource
+
+
+def _keras_model(vocab_size: int, num_classes: int) -> keras.Model:
+    """The seed's, without its dropout, whose random numbers are Keras's own."""
+    model = keras.Sequential(
+        [
+            keras.Input([None], dtype="int32"),
+            keras.layers.Embedding(vocab_size, 50, mask_zero=True),
+            keras.layers.LSTM(40, return_sequences=True),
+            keras.layers.LSTM(40),
+            keras.layers.Dense(num_classes, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
+    return model
+
+
+def test_preset_is_the_seeds_network():
+    flags = read_flags(["--preset", "seed"])
+    classifier = Classifier(
+        flags.model, vocab_size=20_000, num_classes=60, unknown_id=0, route="block"
+    )
+    oracle = _keras_model(20_000, 60)
+    shapes = [tuple(w.shape) for w in oracle.get_weights()]
+    assert [tuple(w.shape) for w in classifier.weights_by_name.values()] == shapes
+    assert flags.model.dropout == 0.5
+    assert flags.train.class_weights == "seed"
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_first_ten_losses_equal_those_of_keras(small_shards, num_replicas):
+    settings = PRESETS["seed"]
+    fields = ModelConfig.__dataclass_fields__
+    network = ModelConfig(**{**{k: v for k, v in settings.items() if k in fields}, "dropout": 0.0})
+    fields = TrainConfig.__dataclass_fields__
+    training = TrainConfig(**{k: v for k, v in settings.items() if k in fields})
+    fields = TokenizerConfig.__dataclass_fields__
+    tokens = TokenizerConfig(**{k: v for k, v in settings.items() if k in fields})
+    vocabulary = Vocabulary.build(small_shards.words, tokens)
+    weights = class_weights(small_shards.label_counts, "seed", normalize=False)
+    from tfdata.config import PipelineConfig
+
+    config = PipelineConfig(batch_size=128)
+    buckets = choose_buckets(small_shards.length_counts, 40, config, num_replicas)
+    source = WindowSource(
+        small_shards, "train", Encoder(tokens, vocabulary, 40),
+        vocab_size=len(vocabulary), config=config, shuffle_seed=0,
+    )  # fmt: skip
+    devices = [d.name for d in tf.config.list_logical_devices("CPU")[:num_replicas]]
+    strategy = (
+        tf.distribute.MirroredStrategy(devices)
+        if num_replicas > 1
+        else tf.distribute.get_strategy()
+    )
+    with strategy.scope():
+        classifier = Classifier(
+            network, vocab_size=len(vocabulary), num_classes=12,
+            unknown_id=vocabulary.unknown_id, route="block",
+        )  # fmt: skip
+        adam = Adam(classifier.weights_by_name, training, 10, scale_loss=False)
+        feed = BatchFeed(source, buckets, seed=0, class_weights=weights, strategy=strategy)
+        run = build_train_chunk(classifier, adam, feed.iterator, seed=0)
+    oracle = _keras_model(len(vocabulary), 12)
+    oracle.set_weights([w.numpy() for w in classifier.weights_by_name.values()])
+    again = BatchFeed(source, buckets, seed=0, class_weights=weights)
+    for step in range(10):
+        batch = next(again.iterator)
+        # a word of id 0 is not masked by ours, and Keras's mask_zero must see none
+        assert (batch.token_ids.numpy()[:, 0] != 0).all()
+        sums = run(step, 1)
+        expected = oracle.train_on_batch(
+            batch.token_ids, batch.labels, sample_weight=batch.weights, return_dict=False
+        )
+        oracle.reset_metrics()
+        assert sums.loss / sums.num_docs == pytest.approx(float(expected), abs=1e-4)
+    feed.close()
+    again.close()
+    for ours, theirs in zip(classifier.weights_by_name.values(), oracle.get_weights(), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, atol=2e-4)
