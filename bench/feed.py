@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,8 +23,16 @@ from tfdata.synthetic import write_corpus
 from tfdata.vocab import Vocabulary
 from tfdata.window import WindowSource
 
-_WINDOWS_OF_STREAM = 4  # at least: a small corpus too is read window after window
-_MIX = 16
+_MIX = 16  # batches
+
+
+class Epoch(NamedTuple):
+    """Sums of an epoch's windows, as of `WindowInfo`."""
+
+    num_batches: int
+    num_docs: int
+    num_tokens: int
+    num_padded: int
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,7 @@ def open_corpus(flags: Flags, num_docs: int) -> Corpus:
 
 
 def build_source(corpus: Corpus, residency: str) -> WindowSource:
-    num_docs = corpus.shard_set.num_docs("train")
-    config = corpus.flags.pipeline
-    window_docs = min(config.window_docs, -(-num_docs // _WINDOWS_OF_STREAM))
-    config = dataclasses.replace(config, residency=residency, window_docs=window_docs)
+    config = dataclasses.replace(corpus.flags.pipeline, residency=residency)
     return WindowSource(
         corpus.shard_set, "train", corpus.encoder, vocab_size=len(corpus.vocabulary),
         config=config, shuffle_seed=corpus.flags.train.seed,
@@ -110,14 +116,14 @@ class Feed:
             self._left -= here
             num_steps -= here
 
-    def draw_epochs(self, num_epochs: int) -> list[WindowInfo]:
-        """Takes the batches of whole epochs and does nothing with them; begins between two."""
+    def draw_epochs(self, num_epochs: int) -> Epoch:
+        """Takes the batches of whole epochs, from the start of one, and makes nothing of them."""
         assert not self._left
-        infos = []
+        infos: list[WindowInfo] = []
         while sum(info.is_last for info in infos) < num_epochs:
             infos.append(self._feed.next_window())
             self._draw(tf.constant(infos[-1].num_batches, tf.int64))
-        return infos
+        return Epoch(*(sum(getattr(info, name) for info in infos) for name in Epoch._fields))
 
     def read_mix(self) -> list[Batch]:
         """Some batches of one epoch that hold its mix of widths, wide and narrow by turns."""
@@ -136,4 +142,6 @@ class Feed:
         batches.sort(key=lambda batch: batch.token_ids.shape[1])
         pairs = max(1, min(_MIX, len(batches)) // 2)
         chosen = np.linspace(0, len(batches) - 1, 2 * pairs).round().astype(int)
-        return [batches[i] for pair in zip(chosen[:pairs], chosen[::-1], strict=False) for i in pair]
+        return [
+            batches[i] for pair in zip(chosen[:pairs], chosen[::-1], strict=False) for i in pair
+        ]

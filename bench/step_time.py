@@ -15,26 +15,21 @@ from the device. Legend: B documents, T tokens.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.table import format_line, format_row, header, show_rows
-from bench.timing import describe_machine, time_in_turns
+from bench.timing import describe_machine
 from model.flags import PRESETS, read_flags
 from shortline import UserError, parse_flags, run_command, write_whole
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from bench.ceiling import Ceiling
-    from bench.feed import Corpus
-    from bench.steps import Network
-    from bench.timing import Timing
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,26 +102,27 @@ def run_all(
     """Measures everything; returns the result for JSON, and what was printed for people."""
     from bench.ceiling import measure_ceiling
     from bench.feed import open_corpus
+    from bench.rows import build_networks, find_limit, time_input, time_steps
 
     machine = describe_machine(device)
     corpus = open_corpus(read_flags(["--preset", flags.preset]), flags.docs)
-    dtype = flags.precision.removeprefix("mixed_")
-    ceiling = measure_ceiling(dtype, has_gpu)
+    ceiling = measure_ceiling(flags.precision.removeprefix("mixed_"), has_gpu)
     lines = describe(flags, machine, ceiling)
     print("\n".join(lines), flush=True)
-    networks = build_networks(flags, corpus, routes)
-    rows: list[Row] = []
+    networks = build_networks(corpus, routes, flags.precision)
+    steps = time_steps(networks, flags.batch_sizes, flags.lengths, flags.seconds)
+    inputs = time_input(corpus, networks[routes[0]], flags.batch_sizes, flags.seconds)
+    rows = []
     with show_rows() as add:
-        measured = time_steps(flags, networks), time_input(flags, corpus, networks)
-        for row in (row for some in measured for row in some):
+        for row in itertools.chain(steps, inputs):
             if "gflop_per_s" in row:
                 row["peak_fraction"] = row["gflop_per_s"] / ceiling.matmul_gflop_per_s
             rows.append(row)
             add(row)
     limits = [find_limit(rows, batch_size) for batch_size in flags.batch_sizes]
-    print("\n".join(limit["sentence"] for limit in limits))
-    lines += [header(), *(format_line(format_row(row)) for row in rows)]
-    lines += [limit["sentence"] for limit in limits]
+    sentences = [limit["sentence"] for limit in limits]
+    print("\n".join(sentences))
+    lines += [header(), *(format_line(format_row(row)) for row in rows), *sentences]
     result = {
         "benchmark": "step_time", "preset": flags.preset, "precision": flags.precision,
         "routes": list(routes), "seconds": flags.seconds, "docs": flags.docs, "machine": machine,
@@ -147,71 +143,14 @@ def describe(flags: StepTimeFlags, machine: dict[str, Any], ceiling: Ceiling) ->
     ]
 
 
-def build_networks(
-    flags: StepTimeFlags, corpus: Corpus, routes: Sequence[str]
-) -> dict[str, Network]:
-    from bench.steps import build_network
-
-    return {
-        route: build_network(
-            corpus.flags, route, flags.precision, vocab_size=len(corpus.vocabulary),
-            num_classes=len(corpus.shard_set.labels), unknown_id=corpus.vocabulary.unknown_id,
-        )
-        for route in routes
-    }  # fmt: skip
+def write_record(folder: Path, result: dict[str, Any], lines: Sequence[str]) -> None:
+    """The figures as step_time.json, and as they were printed as step_time.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with write_whole(folder / "step_time.txt") as file:
+        file.write("\n".join(lines) + "\n")
+    with write_whole(folder / "step_time.json") as file:
+        json.dump(result, file, indent=2)
 
 
-def time_steps(flags: StepTimeFlags, networks: dict[str, Network]) -> Iterator[Row]:
-    """Rows of training steps on a resident batch: the routes by turns, at each B and T."""
-    import tensorflow as tf
-
-    from bench.steps import build_run, make_batch, repeat_batches
-
-    num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    for batch_size in flags.batch_sizes:
-        for length in flags.lengths:
-            classifier = next(iter(networks.values())).classifier
-            shape = batch_size // num_replicas, length
-            batch = make_batch(*shape, classifier.vocab_size, classifier.num_classes)
-            runs = [build_run(network, repeat_batches([batch])) for network in networks.values()]
-            timings = time_in_turns(runs, flags.seconds)
-            for network, timing in zip(networks.values(), timings, strict=True):
-                yield step_row("step", network, timing, batch_size, length)
-
-
-def time_input(
-    flags: StepTimeFlags, corpus: Corpus, networks: dict[str, Network]
-) -> Iterator[Row]:
-    """Rows of the input pipeline alone, then for each B of training on it, by the first route."""
-    from bench.feed import Feed, build_source, time_encode
-
-    num_docs = corpus.shard_set.num_docs("train")
-    timing = time_encode(corpus, flags.seconds)
-    rates = {"batch_size": num_docs, "docs_per_s": 1000 * num_docs / timing.median_ms}
-    yield {"kind": "input", "of": "encode", **rates, **timing.summary()}
-    sources = {residency: build_source(corpus, residency) for residency in ("host", "stream")}
-    network = next(iter(networks.values()))
-    for batch_size in flags.batch_sizes:
-        for residency, source in sources.items():
-            with contextlib.closing(Feed(corpus, source, batch_size)) as feed:
-                row = time_feed(feed, residency, batch_size, flags.seconds)
-                yield row
-                if residency == "host":
-                    yield from time_fed(feed, network, row, flags.seconds)
-
-
-def time_feed(feed: Any, residency: str, batch_size: int, seconds: float) -> Row:
-    """The row of a feed that nothing consumes; its steps are batches, its chunks whole epochs."""
-    infos = feed.draw_epochs(1)
-    num_batches = sum(info.num_batches for info in infos)
-    num_docs = sum(info.num_docs for info in infos)
-    padded = sum(info.num_padded for info in infos)
-    [epochs] = time_in_turns([feed.draw_epochs], seconds)
-    timing = epochs.divided(num_batches)
-    return {
-        "kind": "input", "of": residency, "batch_size": batch_size,
-        "length": padded / num_batches / batch_size, **timing.summary(),
-        "docs_per_s": 1000 * num_docs / num_batches / timing.median_ms,
-        "tokens_per_s": 1000 * padded / num_batches / timing.median_ms,
-        "padding_fraction": 1 - sum(info.num_tokens for info in infos) / padded,
-    }  # fmt: skip
+if __name__ == "__main__":
+    run_command(main)

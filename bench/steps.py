@@ -99,6 +99,7 @@ def make_batch(num_docs: int, num_tokens: int, vocab_size: int, num_classes: int
         labels=tf.constant(random.integers(0, num_classes, num_docs), tf.int32),
         weights=tf.ones([num_docs]),
         docs=tf.range(num_docs, dtype=tf.int64),
+        scale=tf.ones([]),
     )
 
 

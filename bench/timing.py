@@ -33,8 +33,13 @@ class Timing:
     def median_ms(self) -> float:
         return float(np.median(self.samples_ms))
 
+    def divided(self, num_parts: int) -> Timing:
+        """The same of steps that each were `num_parts` smaller ones."""
+        samples = tuple(sample / num_parts for sample in self.samples_ms)
+        return Timing(samples, self.steps_per_chunk * num_parts)
+
     def summary(self) -> dict[str, float | int]:
-        """Median and spread over the chunks, and how many there were.
+        """Median, spread and mean over the chunks, and how many there were.
 
         >>> Timing((1.0, 2.0, 9.0), 4).summary()["step_ms"]
         2.0
@@ -44,13 +49,14 @@ class Timing:
             "step_ms": self.median_ms,
             "step_ms_p10": float(low),
             "step_ms_p90": float(high),
+            "step_ms_mean": float(np.mean(self.samples_ms)),
             "num_chunks": len(self.samples_ms),
             "steps_per_chunk": self.steps_per_chunk,
         }
 
 
 def time_in_turns(
-    runs: Sequence[Callable[[int], None]], seconds: float, warmup_steps: int = 1
+    runs: Sequence[Callable[[int], object]], seconds: float, warmup_steps: int = 1
 ) -> list[Timing]:
     """Times each `run(num_steps)`, in the order A B B A, so that a drift of the machine hits all.
 
@@ -77,7 +83,7 @@ def time_in_turns(
     return [Timing(tuple(some), size) for some, size in zip(samples, sizes, strict=True)]
 
 
-def _seconds_of(run: Callable[[int], None], num_steps: int) -> float:
+def _seconds_of(run: Callable[[int], object], num_steps: int) -> float:
     started = time.perf_counter()
     run(num_steps)
     return time.perf_counter() - started

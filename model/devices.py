@@ -110,7 +110,7 @@ class GpuMonitor:
                 used = int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used) / 2**30
                 figures["gpu_memory_gib"] = figures.get("gpu_memory_gib", 0.0) + used
             with contextlib.suppress(Exception):
-                watts = self._nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+                watts = float(self._nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
                 figures["gpu_watts"] = figures.get("gpu_watts", 0.0) + watts
         return figures
 

@@ -66,7 +66,8 @@ def build_train_chunk(
         with tf.GradientTape() as tape:
             logits = classifier.call(batch.token_ids, batch.lengths, noise, first_row)
             losses = batch.weights * cross_entropy(logits, batch.labels, label_smoothing)
-            loss = tf.reduce_sum(losses) / tf.cast(num_rows * num_replicas, tf.float32)
+            loss = tf.reduce_sum(losses) * batch.scale
+            loss /= tf.cast(num_rows * num_replicas, tf.float32)
             scaled = optimizer.scaled(loss)
         gradients = tape.gradient(scaled, list(weights.values()))
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]

@@ -129,7 +129,9 @@ def test_replicas_share_each_global_batch(small_shards, name, num_replicas):
             batch = next(feed.iterator)
             parts = [strategy.experimental_local_results(t) for t in batch]
             assert len({part.shape for part in parts[0]}) == 1  # one bucket on all replicas
-            shared.append((info, type(batch)(*(np.concatenate(p) for p in parts))))
+            scale = parts.pop()
+            assert len({float(value) for value in scale}) == 1
+            shared.append((info, type(batch)(*(np.concatenate(p) for p in parts), scale[0])))
     feed.close()
     assert _documents(shared) == _documents(_take(alone))
     if len(set(feed._buckets.sizes)) == 1 and 64 % num_replicas == 0:
@@ -138,6 +140,7 @@ def test_replicas_share_each_global_batch(small_shards, name, num_replicas):
         ):
             np.testing.assert_array_equal(ours.token_ids, theirs.token_ids)
             np.testing.assert_array_equal(ours.weights, theirs.weights)
+            assert ours.scale == theirs.scale
 
 
 def test_fillers_weigh_nothing_and_the_rest_makes_up(small_shards):
@@ -147,8 +150,8 @@ def test_fillers_weigh_nothing_and_the_rest_makes_up(small_shards):
     for _, batch in batches:
         real = batch.docs >= 0
         num_partial += not real.all()
-        scale = len(real) / real.sum()
-        np.testing.assert_allclose(batch.weights[real], weights[batch.labels[real]] * scale)
+        assert batch.scale == pytest.approx(len(real) / real.sum())
+        np.testing.assert_array_equal(batch.weights[real], weights[batch.labels[real]])
         assert (batch.weights[~real] == 0).all()
         assert (batch.lengths >= 1).all()
     assert num_partial == 1

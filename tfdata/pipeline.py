@@ -28,9 +28,11 @@ class Batch(NamedTuple):
     labels: tf.Tensor
     """int32[B]; num_classes or more where training lacks the label."""
     weights: tf.Tensor
-    """float32[B]: class weight x (size of the global batch / its real documents)."""
+    """float32[B]: class weights."""
     docs: tf.Tensor
     """int64[B]: number of the document in its part, as this epoch reads it."""
+    scale: tf.Tensor
+    """float32[]: size of the global batch / its real documents, for the mean of the losses."""
 
 
 class WindowInfo(NamedTuple):
@@ -193,7 +195,7 @@ def gather_batch(
     Args:
       ids, offsets, labels, first_doc: the fields of `Window`.
       class_weights: float32[C + 1], the last for labels that training lacks.
-      scale: float32[], multiplies the weights.
+      scale: float32[], passed on.
     """
     real = rows >= 0
     safe = tf.maximum(rows, 0)
@@ -208,4 +210,4 @@ def gather_batch(
     num_classes = tf.size(class_weights) - 1
     weights = tf.gather(class_weights, tf.minimum(labels, num_classes))
     docs = tf.where(real, first_doc + tf.cast(rows, tf.int64), -1)
-    return Batch(token_ids, lengths, labels, tf.where(real, weights * scale, 0.0), docs)
+    return Batch(token_ids, lengths, labels, tf.where(real, weights, 0.0), docs, scale)
