@@ -121,8 +121,13 @@ def settle(flags: Flags, shard_set: ShardSet) -> Flags:
         print(f"only {num_train} training documents: batches of {num_train} instead of "
               f"{pipeline.batch_size}")  # fmt: skip
         pipeline = dataclasses.replace(pipeline, batch_size=num_train)
-    data = tuple(os.path.abspath(name) for name in flags.data)
+    ingest = flags.ingest
+    files = {part: getattr(ingest, part) for part in ("valid", "test")}
+    files = {part: os.path.abspath(f) for part, f in files.items() if ingest.share(part) is None}
+    ingest = dataclasses.replace(ingest, **files)
+    data = tuple(os.path.abspath(name) for name in flags.data)  # to resume from anywhere
     out = flags.out or f"runs/{datetime.now():%Y-%m-%d_%H%M%S}"
     return dataclasses.replace(
-        flags, data=data, out=out, config=None, tokenizer=tokenizer, pipeline=pipeline
-    )
+        flags, data=data, out=out, config=None, ingest=ingest, tokenizer=tokenizer,
+        pipeline=pipeline,
+    )  # fmt: skip

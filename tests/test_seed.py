@@ -22,7 +22,7 @@ from tfdata.vocab import Vocabulary
 from tfdata.window import WindowSource
 
 
-class _DenseAdam(keras.optimizers.Adam):
+class DenseAdam(keras.optimizers.Adam):
     """Keras 3's, but for its sum of squares: of an embedding row that occurs n times in a batch it
     adds up the squares of n gradients, where Adam squares their sum. Keras 2, which the seed's
     script ran on, sums first.
@@ -43,7 +43,7 @@ def _keras_model(version, vocab_size: int, num_classes: int):
             version.layers.Dense(num_classes, activation="softmax"),
         ]
     )
-    adam = _DenseAdam() if version is keras else version.optimizers.Adam()
+    adam = DenseAdam() if version is keras else version.optimizers.Adam()
     model.compile(adam, "sparse_categorical_crossentropy")
     return model
 

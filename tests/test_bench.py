@@ -1,0 +1,210 @@
+"""The benchmark's figures hang together, and its clock excludes what it should."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bench import steps, timing
+from bench.ceiling import step_flops
+from bench.rows import find_limit
+from bench.step_time import StepTimeFlags, main
+from model.classifier import Classifier
+from model.config import ModelConfig
+from shortline import UserError
+
+TINY = ["--gpus", "none", "--batch-sizes", "8", "16", "--lengths", "3", "5", "--docs", "1000"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """stdout of a tiny run, the folder of its record, and how often Python ran the network."""
+    import contextlib
+    import io
+
+    calls = []
+    folder = tmp_path_factory.mktemp("bench")
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setenv("SHORTLINE_CACHE", str(folder / "cache"))
+        call = Classifier.call
+        patch.setattr(
+            Classifier, "call", lambda self, *args: calls.append(self.route) or call(self, *args)
+        )
+        main([*TINY, "--seconds", "0.01", "--preset", "seed", "--out", str(folder / "record")])
+    return out.getvalue(), folder / "record", calls
+
+
+@pytest.fixture(scope="module")
+def result(measured):
+    return json.loads(measured[0].splitlines()[-1])
+
+
+def test_a_row_for_each_route_size_and_length(result):
+    found = [
+        (row["route"], row["batch_size"], row["length"])
+        for row in result["rows"]
+        if row["kind"] == "step"
+    ]
+    wanted = [(r, b, t) for b in (8, 16) for t in (3, 5) for r in ("block", "keras")]
+    assert found == wanted
+    others = [
+        (row["kind"], row.get("source") or row["route"], row["batch_size"])
+        for row in result["rows"]
+        if row["kind"] != "step"
+    ]
+    names = ("input", "stream"), ("input", "host"), ("mix", "block"), ("end-to-end", "block")
+    assert others[0][:2] == ("input", "encode")
+    assert others[1:] == [(*name, b) for b in (8, 16) for name in names]
+
+
+def test_the_figures_of_a_row_agree(result):
+    peak = result["ceiling"]["matmul_gflop_per_s"]
+    for row in result["rows"]:
+        assert 0 < row["step_ms_p10"] <= row["step_ms"] <= row["step_ms_p90"]
+        assert row["num_chunks"] >= 3
+        if row["kind"] == "step":
+            steps_per_s = 1000 / row["step_ms"]
+            tokens = row["batch_size"] * row["length"]
+            assert row["docs_per_s"] == pytest.approx(row["batch_size"] * steps_per_s)
+            assert row["tokens_per_s"] == pytest.approx(tokens * steps_per_s)
+            assert row["gflop_per_s"] == pytest.approx(row["gflop_per_step"] * steps_per_s)
+        if "gflop_per_s" in row:
+            assert row["peak_fraction"] == pytest.approx(row["gflop_per_s"] / peak)
+        if row.get("source") in ("host", "stream"):
+            assert 0 <= row["padding_fraction"] < 1
+            # a batch is not full only at the end of an epoch
+            assert row["docs_per_s"] * row["step_ms"] / 1000 <= row["batch_size"] * 1.001
+
+
+def test_the_record_is_what_was_printed(measured, result):
+    printed, folder, _ = measured
+    assert json.loads((folder / "step_time.json").read_text()) == result
+    lines = (folder / "step_time.txt").read_text().splitlines()
+    assert lines[0].startswith("ceiling: ")
+    assert all(line in printed.splitlines() for line in lines)
+    assert len(lines) == 3 + 1 + len(result["rows"]) + len(result["limits"])
+    assert result["machine"]["versions"]["tensorflow"] == tf.__version__
+
+
+def test_nothing_is_traced_again(measured):
+    # a trace for each route of each made-up shape, and two (mix, end to end) of each batch size
+    assert len(measured[2]) == 2 * 4 + 2 * 2
+
+
+def test_a_record_is_not_written_over(measured):
+    with pytest.raises(UserError, match="holds a record"):
+        main([*TINY, "--out", str(measured[1])])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--routes", "torch"], "--routes"),
+        (["--routes", "cudnn", "--gpus", "none"], "choose from block, keras"),
+        (["--routes", "block", "--precision", "mixed_bfloat16", "--gpus", "none"], "from keras"),
+        (["--preset", "best"], "--preset best"),
+        (["--batch-sizes", "0"], "--batch-sizes 0"),
+        (["--docs", "1500", "--batch-sizes", "1024"], "2048 or more"),
+        (["--seconds", "0"], "--seconds 0"),
+    ],
+)
+def test_wrong_flags_are_refused(words, message):
+    with pytest.raises(UserError, match=message):
+        main(words)
+
+
+def test_the_clock_leaves_out_warm_up_and_takes_turns(monkeypatch):
+    now = 0.0
+    order = []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+
+    def build_run(name, cost):
+        done = 0
+
+        def run(num_steps):
+            nonlocal now, done
+            order.append(name)
+            for _ in range(num_steps):
+                now += 100.0 if done < 3 else cost  # the first three steps are cold
+                done += 1
+
+        return run
+
+    runs = [build_run("a", 0.001), build_run("b", 0.002)]
+    one, other = timing.time_in_turns(runs, seconds=1.0, warmup_steps=2)
+    np.testing.assert_allclose(one.samples_ms, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(other.samples_ms, 2.0, rtol=1e-6)
+    assert one.summary()["step_ms_p90"] == pytest.approx(1.0)
+    turns = [a for a, b in zip(order, [*order[1:], ""], strict=True) if a != b]
+    assert turns == ["a", "b", "a", "b", "a"]  # each warmed up, then A B B A
+    assert sum(one.samples_ms) * one.steps_per_chunk >= 1000
+
+
+def test_resident_batches_are_like_those_of_the_feed(small_shards):
+    from bench.feed import Corpus, Feed, build_source
+    from model.flags import Flags, settle
+    from tfdata.encode import Encoder
+    from tfdata.vocab import Vocabulary
+
+    flags = settle(Flags(), small_shards)
+    vocabulary = Vocabulary.build(small_shards.words, flags.tokenizer)
+    assert flags.tokenizer.max_len is not None
+    encoder = Encoder(flags.tokenizer, vocabulary, flags.tokenizer.max_len)
+    corpus = Corpus(flags, small_shards, vocabulary, encoder)
+    feed = Feed(corpus, build_source(corpus, "host"), 32)
+    epoch = feed.draw_epochs(2)
+    assert epoch.num_docs == 2 * small_shards.num_docs("train")
+    mix = feed.read_mix()
+    resident = steps.repeat_batches(mix)
+    assert resident.element_spec == feed.iterator.element_spec
+    for batch, again in zip(mix + mix, resident, strict=False):
+        for wanted, got in zip(batch, again, strict=True):
+            np.testing.assert_array_equal(wanted, got)
+    widths = [batch.token_ids.shape[1] for batch in mix]
+    assert np.mean(widths) == pytest.approx(epoch.num_padded / epoch.num_batches / 32, rel=0.05)
+    feed.close()
+
+
+def test_made_up_batches_hold_what_the_network_takes():
+    batch = steps.make_batch(64, 7, vocab_size=50, num_classes=3)
+    assert batch.token_ids.shape == (64, 7)
+    ids = batch.token_ids.numpy()
+    assert ids.min() >= 1
+    assert ids.max() < 50
+    assert set(batch.labels.numpy().tolist()) == {0, 1, 2}
+    counts = np.bincount(ids.ravel(), minlength=50)
+    assert counts[1:5].sum() > counts[25:29].sum() * 3
+
+
+def test_flops_are_those_of_the_matrix_products():
+    config = ModelConfig(embedding_dim=50, hidden=40, num_layers=2, bidirectional=False)
+    forward = 4 * 40 * (50 + 40) + 4 * 40 * (40 + 40)  # multiplications a token
+    dense = 2 * 40 * 60  # max_mean: two features a unit
+    assert step_flops(config, 1000, 25, 60) == 3 * 2 * (1000 * forward + 25 * dense)
+    both = ModelConfig(embedding_dim=50, hidden=40, num_layers=2, bidirectional=True)
+    forward = 2 * 4 * 40 * (50 + 40) + 2 * 4 * 40 * (80 + 40)
+    assert step_flops(both, 1000, 0, 60) == 3 * 2 * 1000 * forward
+
+
+def test_the_slower_one_limits():
+    def row(kind, ms, **more):
+        return {"kind": kind, "batch_size": 8, "step_ms_mean": ms, "docs_per_s": 1.0, **more}
+
+    rows = [row("mix", 2.0), row("input", 6.0, source="host"), row("end-to-end", 6.5)]
+    rows.append(row("input", 99.0, source="stream"))
+    limit = find_limit(rows, 8)
+    assert (limit["limit"], limit["factor"]) == ("input", 3.0)
+    assert "the input limits, by a factor of 3.0" in limit["sentence"]
+
+
+def test_commit_is_none_outside_a_work_tree(tmp_path):
+    assert timing.read_commit(tmp_path) is None
+
+
+def test_defaults_are_those_that_the_record_names():
+    assert StepTimeFlags().batch_sizes == (128, 512, 1024)
+    assert StepTimeFlags().lengths == (10, 40)
