@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.table import format_line, format_row, header, show_rows
+from bench.table import format_line, format_row, header, show_header, show_row
 from bench.timing import describe_machine
 from model.flags import PRESETS, read_flags
 from shortline import UserError, parse_flags, run_command, write_whole
@@ -113,12 +113,12 @@ def run_all(
     steps = time_steps(networks, flags.batch_sizes, flags.lengths, flags.seconds)
     inputs = time_input(corpus, networks[routes[0]], flags.batch_sizes, flags.seconds)
     rows = []
-    with show_rows() as add:
-        for row in itertools.chain(steps, inputs):
-            if "gflop_per_s" in row:
-                row["peak_fraction"] = row["gflop_per_s"] / ceiling.matmul_gflop_per_s
-            rows.append(row)
-            add(row)
+    show_header()
+    for row in itertools.chain(steps, inputs):
+        if "gflop_per_s" in row:
+            row["peak_fraction"] = row["gflop_per_s"] / ceiling.matmul_gflop_per_s
+        rows.append(row)
+        show_row(row)
     limits = [find_limit(rows, batch_size) for batch_size in flags.batch_sizes]
     sentences = [limit["sentence"] for limit in limits]
     print("\n".join(sentences))

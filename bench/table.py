@@ -1,11 +1,11 @@
-"""The rows of a benchmark, shown as they are measured: rich on a terminal, else aligned text."""
+"""The rows of a benchmark as lines of a table, shown as they are measured."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from rich.console import Console
 
 _COLUMNS = {
     "measured": 17, "batch": 7, "length": 6, "ms": 9, "p10": 9, "p90": 9, "n": 7,
@@ -33,8 +33,8 @@ def format_row(row: Mapping[str, Any]) -> list[str]:
 def format_line(cells: list[str]) -> str:
     """One line of the plain table: the first cell to the left, figures to the right.
 
-    >>> format_line(list(_COLUMNS))[:31]
-    'measured            batch length'
+    >>> format_line(["step block", "128", "40", *("-" * 9)])[:32]
+    'step block            128     40'
     """
     widths = list(_COLUMNS.values())
     first = cells[0].ljust(widths[0])
@@ -46,24 +46,10 @@ def header() -> str:
     return format_line(list(_COLUMNS))
 
 
-@contextlib.contextmanager
-def show_rows() -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Gives `add(row)`, which shows the row at once."""
-    if not sys.stdout.isatty():
-        print(header(), flush=True)
-        yield lambda row: print(format_line(format_row(row)), flush=True)
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.table import Table
+def show_header() -> None:
+    # lines and not a rich Table: that one cuts figures off where the terminal is narrow
+    Console().print(header(), style="bold", soft_wrap=True, highlight=False)
 
-    table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    with Live(table, console=Console(highlight=False), auto_refresh=False) as live:
 
-        def add(row: Mapping[str, Any]) -> None:
-            table.add_row(*format_row(row))
-            live.refresh()
-
-        yield add
+def show_row(row: Mapping[str, Any]) -> None:
+    Console().print(format_line(format_row(row)), soft_wrap=True, highlight=False)

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from model.config import ModelConfig, TrainConfig
 from shortline import UserError, flat_values, parse_flags
-from tfdata.config import KERAS_FILTERS, IngestConfig, PipelineConfig, TokenizerConfig
+from tfdata.config import IngestConfig, PipelineConfig, TokenizerConfig
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from tfdata.shards import ShardSet
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # The network and training that the project began with, to the letter, but padded on the right
-    # and shuffled globally.
+    # The network and training that the project began with, to the letter, but padded on the right,
+    # shuffled globally, and with every whitespace between words.
     "seed": {
         "embedding_dim": 50, "hidden": 40, "num_layers": 2, "bidirectional": False,
         "pooling": "last", "dropout": 0.5, "word_dropout": 0.0, "vocab_size": 20_000,
-        "max_len": 40, "unknown": "drop", "truncate": "left", "filters": KERAS_FILTERS,
+        "max_len": 40, "unknown": "drop", "truncate": "left",
         "batch_size": 128, "epochs": 20, "patience": 0, "learning_rate": 1e-3, "warmup": 0.0,
         "decay": "none", "clip_norm": None, "class_weights": "seed", "normalize_weights": False,
         "label_smoothing": 0.0,

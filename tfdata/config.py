@@ -91,8 +91,10 @@ class PipelineConfig:
     """Documents in a batch, over all replicas."""
     batch_tokens: int | None = None
     """Token budget of a batch instead: longer texts come in smaller batches."""
-    num_buckets: int = 6
-    """Most length buckets, and so most batch shapes."""
+    num_buckets: int | None = None
+    """Length buckets, and so batch shapes (default: as few as keep padding below a third, at most
+    6: where length tells the class, narrow buckets make batches of few classes, which learn
+    slowly)."""
     residency: Literal["auto", "host", "stream"] = "auto"
     """host: all token ids in memory, tokenised once; stream: window after window, flat memory;
     auto: host where the ids fit in a quarter of the free memory."""
@@ -103,5 +105,6 @@ class PipelineConfig:
         require(self.batch_size >= 1, "batch-size", self.batch_size, "1 or more")
         if self.batch_tokens is not None:
             require(self.batch_tokens >= 1, "batch-tokens", self.batch_tokens, "1 or more")
-        require(1 <= self.num_buckets <= 64, "num-buckets", self.num_buckets, "from 1 to 64")
+        if self.num_buckets is not None:
+            require(1 <= self.num_buckets <= 64, "num-buckets", self.num_buckets, "from 1 to 64")
         require(self.window_docs >= 1, "window-docs", self.window_docs, "1 or more")

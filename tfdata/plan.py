@@ -12,6 +12,7 @@ import numpy as np
 
 from tfdata.config import PipelineConfig
 
+_MOST_BUCKETS, _MOST_PADDING = 6, 1 / 3
 FILLER = -1
 """Stands in a batch for a document that is not there; it weighs nothing."""
 
@@ -29,7 +30,7 @@ class Plan:
     """The batches of one window, in the order of training."""
 
     rows: np.ndarray
-    """int32[S, B]: documents of the window; FILLER beyond `sizes`, and where a batch is not full."""
+    """int32[S, B]: documents of the window; FILLER beyond `sizes`, and in a batch's empty places."""
     widths: np.ndarray
     """int32[S]: tokens that each text of the batch is padded to."""
     sizes: np.ndarray
@@ -42,7 +43,7 @@ class Plan:
 def choose_buckets(
     length_counts: np.ndarray, max_len: int, config: PipelineConfig, num_replicas: int = 1
 ) -> Buckets:
-    """The at most `config.num_buckets` widths that pad the given lengths least.
+    """The widths, up to `max_len`, that pad the given lengths least.
 
     Args:
       length_counts: int64[n], documents by number of tokens, before truncation to `max_len`.
@@ -51,7 +52,15 @@ def choose_buckets(
     counts = np.zeros(max_len + 1, np.int64)
     lengths = np.clip(np.arange(len(length_counts)), 1, max_len)
     np.add.at(counts, lengths, length_counts)
-    widths = _least_padding(counts, max_len, config.num_buckets)
+    if config.num_buckets is not None:
+        widths = _least_padding(counts, max_len, config.num_buckets)
+    else:
+        num_tokens = counts @ np.arange(max_len + 1)
+        for num_buckets in range(1, _MOST_BUCKETS + 1):
+            widths = _least_padding(counts, max_len, num_buckets)
+            fit = np.asarray(widths)[np.searchsorted(widths, np.arange(max_len + 1))]
+            if counts @ fit * (1 - _MOST_PADDING) <= num_tokens:
+                break
     if config.batch_tokens is None:
         sizes = [config.batch_size] * len(widths)
     else:
