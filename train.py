@@ -85,6 +85,7 @@ class Trainer:
     train_chunk: Callable[[int, int], ChunkMetrics]
     predict_valid: Callable[[], Predictions] | None
     docs_per_epoch: int
+    num_epochs: int
     label_counts: np.ndarray
     facts: dict[str, Any]
     """Route, precision and the like, for summary.json."""
@@ -160,8 +161,9 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
     from tfdata.window import WindowSource
 
     config, tokenizer = flags.train, flags.tokenizer
-    assert tokenizer.max_len is not None
+    assert tokenizer.max_len is not None  # `settle` filled in all three
     assert flags.out is not None
+    assert config.epochs is not None
     vocabulary = Vocabulary.build(shard_set.words, tokenizer)
     encoder = Encoder(tokenizer, vocabulary, tokenizer.max_len)
     precision = "float32" if flags.model.precision == "auto" else flags.model.precision
@@ -228,7 +230,7 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
     }  # fmt: skip
     return Trainer(
         flags, paths, shard_set.fingerprint, classifier, encoder, variables, feed, train_chunk,
-        predict_valid, source.num_docs, shard_set.label_counts, facts,
+        predict_valid, source.num_docs, config.epochs, shard_set.label_counts, facts,
     )  # fmt: skip
 
 
@@ -241,11 +243,10 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices) -> None:
     from model.events import MetricsLog
     from model.progress import TrainProgress
 
-    config = trainer.flags.train
     monitor = GpuMonitor(devices.has_gpu)
     log = MetricsLog(trainer.paths.metrics, trainer.paths.tensorboard, state.step)
     done_docs = state.epoch * trainer.docs_per_epoch + state.num_docs
-    display = TrainProgress(config.epochs, trainer.docs_per_epoch, done_docs)
+    display = TrainProgress(trainer.num_epochs, trainer.docs_per_epoch, done_docs)
     state.startup_seconds = state.startup_seconds or time.perf_counter() - _STARTED
     with catch_signals() as signals, display, contextlib.closing(log):
         saved_at = time.monotonic()
@@ -310,7 +311,7 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
     """Evaluates, keeps the best weights, decides on going on, saves, and begins the next epoch."""
     from model.scores import score
 
-    config = trainer.flags.train
+    patience = trainer.flags.train.patience
     state.epoch += 1
     state.epoch_seconds.append(state.seconds)
     state.padding_fraction = 1 - state.num_tokens / state.num_padded
@@ -322,7 +323,7 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
         "docs_per_s": state.num_docs / state.seconds,
     }
     line = (
-        f"epoch {state.epoch}/{config.epochs}  loss {values['loss']:.4f}  accuracy "
+        f"epoch {state.epoch}/{trainer.num_epochs}  loss {values['loss']:.4f}  accuracy "
         f"{values['accuracy']:.4f}  {values['docs_per_s']:,.0f} docs/s  {state.seconds:.1f} s"
     )
     is_best = True
@@ -339,10 +340,10 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
     display.say(line)
     state.epochs_without_gain = 0 if is_best else state.epochs_without_gain + 1
     state.best_epoch = state.epoch if is_best else state.best_epoch
-    tired = config.patience and state.epochs_without_gain >= config.patience
-    state.is_done = bool(tired) or state.epoch >= config.epochs
-    if tired and state.epoch < config.epochs:
-        display.say(f"stopping early: no better macro-F1 for {config.patience} epochs (--patience)")
+    tired = patience and state.epochs_without_gain >= patience
+    state.is_done = bool(tired) or state.epoch >= trainer.num_epochs
+    if tired and state.epoch < trainer.num_epochs:
+        display.say(f"stopping early: no better macro-F1 for {patience} epochs (--patience)")
     state.window = state.batch = state.num_docs = state.num_correct = state.num_steps = 0
     state.num_tokens = state.num_padded = 0
     state.loss = state.seconds = 0.0

@@ -1,7 +1,9 @@
 """Step time, input pipeline and both together: `python -m bench.step_time`.
 
 Prints the hardware's ceiling, then a row for each thing measured, then which of the two limits,
-and ends with one line of JSON that holds everything. The rows are
+and ends with one line of JSON that holds everything. The ceiling is measured again at the end: if
+it has moved, others used the machine, and only rows timed by turns compare: the routes of a shape,
+and mix with end-to-end. The rows are
 
   step ROUTE        training steps on one made-up batch in memory, full-length texts
   input encode      shards of strings to token ids; its "batch" is the training part, once over
@@ -106,7 +108,8 @@ def run_all(
 
     machine = describe_machine(device)
     corpus = open_corpus(read_flags(["--preset", flags.preset]), flags.docs)
-    ceiling = measure_ceiling(flags.precision.removeprefix("mixed_"), has_gpu)
+    dtype = flags.precision.removeprefix("mixed_")
+    ceiling = measure_ceiling(dtype, has_gpu)
     lines = describe(flags, machine, ceiling)
     print("\n".join(lines), flush=True)
     networks = build_networks(corpus, routes, flags.precision)
@@ -120,13 +123,15 @@ def run_all(
         rows.append(row)
         show_row(row)
     limits = [find_limit(rows, batch_size) for batch_size in flags.batch_sizes]
-    sentences = [limit["sentence"] for limit in limits]
-    print("\n".join(sentences))
-    lines += [header(), *(format_line(format_row(row)) for row in rows), *sentences]
+    after = measure_ceiling(dtype, has_gpu)
+    last = [limit["sentence"] for limit in limits] + [f"at the end, {describe_ceiling(after)}"]
+    print("\n".join(last))
+    lines += [header(), *(format_line(format_row(row)) for row in rows), *last]
     result = {
         "benchmark": "step_time", "preset": flags.preset, "precision": flags.precision,
         "routes": list(routes), "seconds": flags.seconds, "docs": flags.docs, "machine": machine,
-        "ceiling": dataclasses.asdict(ceiling), "rows": rows, "limits": limits,
+        "ceiling": dataclasses.asdict(ceiling), "ceiling_at_end": dataclasses.asdict(after),
+        "rows": rows, "limits": limits,
     }  # fmt: skip
     return result, lines
 
@@ -135,12 +140,18 @@ def describe(flags: StepTimeFlags, machine: dict[str, Any], ceiling: Ceiling) ->
     """The hardware's ceiling first, then what else the figures depend on."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return [
-        f"ceiling: {ceiling.matmul_gflop_per_s:,.0f} GFLOP/s ({ceiling.dtype} matrix product), "
-        f"{ceiling.copy_gb_per_s:,.1f} GB/s (read and written)",
+        describe_ceiling(ceiling),
         f"{machine['device']}, {machine['architecture']}, {machine['num_cores']} cores, load "
         f"{machine['load_average']}; commit {machine['commit']}; {machine['date']}",
         f"{versions}; preset {flags.preset}, {flags.precision}",
     ]
+
+
+def describe_ceiling(ceiling: Ceiling) -> str:
+    return (
+        f"ceiling: {ceiling.matmul_gflop_per_s:,.0f} GFLOP/s ({ceiling.dtype} matrix product), "
+        f"{ceiling.copy_gb_per_s:,.1f} GB/s (read and written)"
+    )
 
 
 def write_record(folder: Path, result: dict[str, Any], lines: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -56,8 +57,18 @@ def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
             )
     if len(logical) == 1:
         return Devices(tf.distribute.get_strategy(), bool(chosen), description)
-    strategy = tf.distribute.MirroredStrategy([device.name for device in logical])
+    strategy = mirror(tuple(device.name for device in logical))
     return Devices(strategy, bool(chosen), description)
+
+
+@functools.cache
+def mirror(names: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """The one strategy of this process over these devices.
+
+    A second one would count its collective operations from the same start as the first, and
+    TensorFlow takes two of the same number for one.
+    """
+    return tf.distribute.MirroredStrategy(names)
 
 
 def _choose_gpus(gpus: str, found: list) -> list:
@@ -103,14 +114,14 @@ class GpuMonitor:
         figures: dict[str, float] = {}
         for handle in self._handles:
             with contextlib.suppress(Exception):  # under MIG some queries are not supported
-                busy = self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                busy = int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
                 share = busy / len(self._handles)
                 figures["gpu_percent"] = figures.get("gpu_percent", 0.0) + share
             with contextlib.suppress(Exception):
                 used = int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used) / 2**30
                 figures["gpu_memory_gib"] = figures.get("gpu_memory_gib", 0.0) + used
             with contextlib.suppress(Exception):
-                watts = float(self._nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
+                watts = int(self._nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
                 figures["gpu_watts"] = figures.get("gpu_watts", 0.0) + watts
         return figures
 

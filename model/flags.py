@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from model.config import ModelConfig, TrainConfig
 from shortline import UserError, flat_values, parse_flags
@@ -101,7 +104,7 @@ def _parse(argv: Sequence[str]) -> Flags:
 
 
 def settle(flags: Flags, shard_set: ShardSet) -> Flags:
-    """Fills in what the data decides: the longest text, the folder; checks that both fit."""
+    """Fills in what the data decides: longest text, epochs, folder; checks that all fit."""
     from tfdata.plan import choose_max_len
 
     tokenizer = flags.tokenizer
@@ -121,6 +124,13 @@ def settle(flags: Flags, shard_set: ShardSet) -> Flags:
         print(f"only {num_train} training documents: batches of {num_train} instead of "
               f"{pipeline.batch_size}")  # fmt: skip
         pipeline = dataclasses.replace(pipeline, batch_size=num_train)
+    training = flags.train
+    if training.epochs is None:
+        mean_length = shard_set.length_counts @ np.arange(len(shard_set.length_counts)) / num_train
+        budget = pipeline.batch_tokens
+        batch_docs = budget / max(1, mean_length) if budget else pipeline.batch_size
+        epochs = min(40, max(5, math.ceil(1_500 * batch_docs / num_train)))
+        training = dataclasses.replace(training, epochs=epochs)
     ingest = flags.ingest
     files = {part: getattr(ingest, part) for part in ("valid", "test")}
     files = {part: os.path.abspath(f) for part, f in files.items() if ingest.share(part) is None}
@@ -129,5 +139,5 @@ def settle(flags: Flags, shard_set: ShardSet) -> Flags:
     out = flags.out or f"runs/{datetime.now():%Y-%m-%d_%H%M%S}"
     return dataclasses.replace(
         flags, data=data, out=out, config=None, ingest=ingest, tokenizer=tokenizer,
-        pipeline=pipeline,
+        pipeline=pipeline, train=training,
     )  # fmt: skip

@@ -42,7 +42,8 @@ def test_a_tiny_run(tmp_path, monkeypatch, capsys):
     lines = (tmp_path / "record" / "step_time.txt").read_text().splitlines()
     assert lines[0].startswith("ceiling: ")
     assert lines == printed[-1 - len(lines) : -1]
-    assert len(lines) == 3 + 1 + len(result["rows"]) + 1
+    assert lines[-1].startswith("at the end, ceiling: ")
+    assert len(lines) == 3 + 1 + len(result["rows"]) + 2
     assert result["limits"][0]["limit"] == "step"
     assert result["machine"]["versions"]["tensorflow"] == tf.__version__
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
+from model.devices import mirror
 from model.export import export_run, main
 from model.infer import build_infer
 from shortline import UserError
@@ -99,7 +100,7 @@ def test_says_what_it_needs(runs, tmp_path, capsys):
 
 
 def test_under_a_strategy(runs, tmp_path):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = mirror(("CPU:0", "CPU:1"))
     with strategy.scope():
         export_run(runs["word"], tmp_path / "export")
     call = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]

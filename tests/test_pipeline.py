@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.devices import mirror
 from shortline import UserError
 from tfdata.config import PipelineConfig, TokenizerConfig
 from tfdata.encode import Encoder
@@ -118,7 +119,7 @@ def test_validation_keeps_the_order_of_the_part(small_shards):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_replicas_share_each_global_batch(small_shards, name, num_replicas):
     devices = tf.config.list_logical_devices("CPU")[:num_replicas]
-    strategy = tf.distribute.MirroredStrategy([d.name for d in devices])
+    strategy = mirror(tuple(d.name for d in devices))
     feed = _feed(small_shards, CONFIGS[name], strategy=strategy)
     alone = _feed(small_shards, CONFIGS[name])
     shared, is_last = [], False

@@ -30,7 +30,7 @@ class Plan:
     """The batches of one window, in the order of training."""
 
     rows: np.ndarray
-    """int32[S, B]: documents of the window; FILLER beyond `sizes`, and in a batch's empty places."""
+    """int32[S, B]: documents of the window; FILLER beyond `sizes`, and in empty places."""
     widths: np.ndarray
     """int32[S]: tokens that each text of the batch is padded to."""
     sizes: np.ndarray

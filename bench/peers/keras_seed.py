@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     shard_set = open_shards(flags.shards)
     train_texts, train_labels = _read(shard_set, "train")
     valid_texts, valid_labels = _read(shard_set, "valid")
-    from tensorflow.keras.preprocessing.sequence import pad_sequences
-    from tensorflow.keras.preprocessing.text import Tokenizer
+    import tensorflow as tf
 
-    tokenizer = Tokenizer(num_words=20_000)
+    pad_sequences = tf.keras.preprocessing.sequence.pad_sequences
+    tokenizer = tf.keras.preprocessing.text.Tokenizer(num_words=20_000)
     tokenizer.fit_on_texts(train_texts)
     x, x_valid = (
         pad_sequences(tokenizer.texts_to_sequences(texts), maxlen=40)
@@ -89,7 +89,7 @@ def _read(shard_set: ShardSet, part: str) -> tuple[list[str], np.ndarray]:
     return texts, np.concatenate(labels)
 
 
-def _build_model(flags: PeerFlags, num_classes: int):
+def _build_model(flags: PeerFlags, num_classes: int) -> Any:
     if flags.keras == "2":
         import tf_keras as keras
     else:
