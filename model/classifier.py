@@ -83,14 +83,13 @@ class Classifier(keras.layers.Layer):
           first_row: the global batch's row that is row 0 here (0 on a single replica).
         """
         config = self.config
-        # int64: TensorFlow's transpose of int32 prints a complaint of oneDNN's on a CPU
-        ids_TB = tf.transpose(tf.cast(token_ids, tf.int64))
+        num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
         if dropout_seed is not None and config.word_dropout:
-            uniform = uniform_rows(
-                tf.shape(token_ids)[0], tf.shape(token_ids)[1], _site(dropout_seed, 0), first_row
-            )
-            hidden = tf.transpose(uniform) < config.word_dropout
-            ids_TB = tf.where(hidden, tf.constant(self.unknown_id, tf.int64), ids_TB)
+            uniform = uniform_rows(num_docs, num_tokens, _site(dropout_seed, 0), first_row)
+            token_ids = tf.where(uniform < config.word_dropout, self.unknown_id, token_ids)
+        # A gather, where a transpose of int32 makes oneDNN complain on stderr
+        place_TB = tf.range(num_tokens)[:, tf.newaxis] + tf.range(num_docs) * num_tokens
+        ids_TB = tf.gather(tf.reshape(token_ids, [-1]), place_TB)
         x_TBH = tf.cast(tf.gather(self.embedding.embeddings.value, ids_TB), self.compute_dtype)
         for depth, layers in enumerate(self.lstms):
             outputs = [run_lstm(layers[0], x_TBH, self.route)]

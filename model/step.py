@@ -20,7 +20,7 @@ class ChunkMetrics(NamedTuple):
     """Sums over the documents of a chunk of steps."""
 
     loss: float
-    """Sum of the weighted losses."""
+    """Sum of the weighted losses, without label smoothing."""
     num_correct: int
     num_docs: int
     num_bad_steps: int
@@ -74,6 +74,8 @@ def build_train_chunk(
         if num_replicas > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         optimizer.apply(dict(zip(weights, gradients, strict=True)), step)
+        if label_smoothing:  # what is shown compares with the validation's loss, which has none
+            losses = batch.weights * cross_entropy(logits, batch.labels)
         real = tf.cast(batch.docs >= 0, tf.float32)
         correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), batch.labels)
         bad = tf.where(tf.math.is_finite(loss), 0.0, 1.0)
