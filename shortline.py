@@ -126,7 +126,7 @@ def write_whole(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[An
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -134,7 +134,8 @@ def write_whole(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[An
         raise
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The process's file mode mask."""
     current = os.umask(0)
     os.umask(current)
     return current
@@ -213,6 +214,8 @@ def _yaml_arguments(argv: list[str], fields: Mapping[str, Any]) -> list[str]:
     try:
         with open(path, encoding="utf-8") as file:
             settings = yaml.safe_load(file) or {}
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: not valid YAML: {error}") from error
     if not isinstance(settings, dict):
@@ -233,6 +236,8 @@ def _as_arguments(
             raise UserError(f"{origin}unknown key `{key}`; {mend}")
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
+            if fields[name].type != "bool":
+                raise UserError(f"{origin}`{key}` must be a value, not {str(value).lower()}")
             words.append(flag if value else f"--no-{flag[2:]}")
         elif isinstance(value, (list, tuple)):
             words += [flag, *map(str, value)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -115,6 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             if not state.is_done:
                 raise
+        except (UserError, OSError):
+            if flags.resume is None and not trainer.paths.last.exists():
+                shutil.rmtree(trainer.paths.folder)  # nothing in it is of use
+            raise
         finally:
             trainer.feed.close()
     folder = printable(str(trainer.paths.folder))
@@ -176,10 +181,7 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
         shard_set, "train", encoder,
         vocab_size=len(vocabulary), config=flags.pipeline, shuffle_seed=config.seed,
     )  # fmt: skip
-    buckets = choose_buckets(
-        shard_set.length_counts, tokenizer.max_len, flags.pipeline,
-        devices.strategy.num_replicas_in_sync,
-    )  # fmt: skip
+    buckets = choose_buckets(shard_set.length_counts, tokenizer.max_len, flags.pipeline)
     steps = count_steps(shard_set.length_counts, buckets, source.docs_of_windows)
     print(
         f"{source.num_docs:,} documents, {len(shard_set.labels):,} classes, "
@@ -243,7 +245,7 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices) -> None:
     from model.events import MetricsLog
     from model.progress import TrainProgress
 
-    monitor = GpuMonitor(devices.has_gpu)
+    monitor = GpuMonitor(devices.gpus)
     log = MetricsLog(trainer.paths.metrics, trainer.paths.tensorboard, state.step)
     done_docs = state.epoch * trainer.docs_per_epoch + state.num_docs
     display = TrainProgress(trainer.num_epochs, trainer.docs_per_epoch, done_docs)
@@ -251,14 +253,17 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices) -> None:
     with catch_signals() as signals, display, contextlib.closing(log):
         saved_at = time.monotonic()
         while not state.is_done:
-            window = trainer.feed.next_window()
-            num_left = window.num_batches
+            started, window = time.perf_counter(), None
+            while window is None and not signals:
+                window = trainer.feed.poll_window(timeout=0.2)
+            state.seconds += time.perf_counter() - started  # waiting for input is training time
+            num_left = window.num_batches if window else 0
             while num_left and not signals:
                 num_left -= run_chunk(trainer, state, num_left, display, monitor, log)
                 if time.monotonic() - saved_at > trainer.flags.save_minutes * 60:
                     save(trainer, state)
                     saved_at = time.monotonic()
-            if not num_left:
+            if window and not num_left:
                 state.num_tokens += window.num_tokens
                 state.num_padded += window.num_padded
                 state.window, state.batch = state.window + 1, 0
@@ -353,8 +358,21 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
 
 
 def save(trainer: Trainer, state: State, best: bool = False) -> None:
+    """Writes the checkpoint, unless what it would hold is broken.
+
+    Raises:
+      UserError: a variable is not finite.
+    """
+    import numpy as np
+
     from model.checkpoint import save_checkpoint
 
+    for name, variable in trainer.variables.items():
+        if not np.isfinite(variable.numpy()).all():
+            raise UserError(
+                f"{name} is not finite after step {state.step}; the checkpoint before is kept; "
+                "try a smaller --learning-rate, a --clip-norm, or --precision float32"
+            )
     path = trainer.paths.best if best else trainer.paths.last
     saved = {**dataclasses.asdict(state), "fingerprint": trainer.fingerprint}
     save_checkpoint(path, trainer.variables, saved)

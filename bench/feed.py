@@ -88,7 +88,7 @@ class Feed:
         assert flags.tokenizer.max_len is not None
         config = dataclasses.replace(flags.pipeline, batch_size=batch_size, batch_tokens=None)
         self.buckets: Buckets = choose_buckets(
-            shard_set.length_counts, flags.tokenizer.max_len, config, strategy.num_replicas_in_sync
+            shard_set.length_counts, flags.tokenizer.max_len, config
         )
         scheme, normalize = flags.train.class_weights, flags.train.normalize_weights
         weights = class_weights(shard_set.label_counts, scheme, normalize)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -16,8 +18,13 @@ class Devices:
     """The strategy to train under, and how to name the devices to a person."""
 
     strategy: tf.distribute.Strategy
-    has_gpu: bool
+    gpus: tuple[int, ...]
+    """Numbers of the GPUs in use; none on a CPU."""
     description: str
+
+    @property
+    def has_gpu(self) -> bool:
+        return bool(self.gpus)
 
 
 def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
@@ -30,6 +37,7 @@ def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
     """
     found = tf.config.list_physical_devices("GPU")
     chosen = _choose_gpus(gpus, found)
+    numbers = tuple(found.index(gpu) for gpu in chosen)
     tf.config.set_visible_devices(chosen, "GPU")
     if chosen:
         if cpu_replicas > 1:
@@ -56,9 +64,9 @@ def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
                 "logical CPUs in this process; start a new one"
             )
     if len(logical) == 1:
-        return Devices(tf.distribute.get_strategy(), bool(chosen), description)
+        return Devices(tf.distribute.get_strategy(), numbers, description)
     strategy = mirror(tuple(device.name for device in logical))
-    return Devices(strategy, bool(chosen), description)
+    return Devices(strategy, numbers, description)
 
 
 @functools.cache
@@ -82,6 +90,8 @@ def _choose_gpus(gpus: str, found: list) -> list:
         numbers = [-1]
     if not numbers or min(numbers) < 0:
         raise UserError(f"--gpus {gpus}: must be all, none, a number of GPUs, or GPUs like 0,2")
+    if gpus.strip() == "0":
+        raise UserError("--gpus 0: say none for no GPU, or 0, (with the comma) for GPU number 0")
     if "," not in gpus:
         numbers = list(range(numbers[0]))
     missing = [number for number in numbers if number >= len(found)]
@@ -95,19 +105,22 @@ def _choose_gpus(gpus: str, found: list) -> list:
 
 
 class GpuMonitor:
-    """Utilisation, memory and power of all GPUs by NVML; nothing where there is no NVML."""
+    """Utilisation, memory and power of some GPUs by NVML; nothing where there is no NVML."""
 
-    def __init__(self, enabled: bool):
+    def __init__(self, numbers: Sequence[int]):
+        """`numbers` of the GPUs, as CUDA_VISIBLE_DEVICES leaves them."""
         self._handles = []
-        if not enabled:
+        if not numbers:
             return
         with contextlib.suppress(Exception):  # no driver, no library, no permission: no figures
             import pynvml
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-            count = pynvml.nvmlDeviceGetCount()
-            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            if all(name.strip().isdigit() for name in visible):  # else NVML's order, or UUIDs
+                numbers = [int(visible[number]) for number in numbers]
+            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in numbers]
 
     def read(self) -> dict[str, float]:
         """gpu_percent (mean), gpu_memory_gib, gpu_watts (sums); what cannot be asked is absent."""
@@ -124,11 +137,3 @@ class GpuMonitor:
                 watts = int(self._nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
                 figures["gpu_watts"] = figures.get("gpu_watts", 0.0) + watts
         return figures
-
-    def joules(self) -> float | None:
-        """Energy since the driver was loaded, over all GPUs."""
-        try:
-            total = sum(self._nvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in self._handles)
-        except Exception:
-            return None
-        return total / 1000 if self._handles else None

@@ -8,6 +8,7 @@ Legend: B texts, C classes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -117,7 +118,10 @@ def _save(run: Run, folder: Path) -> None:
     module.weights = list(classifier.weights_by_name.values())
     module.encode = encode
     module.serve = serve
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    try:
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    except tf.errors.ResourceExhaustedError as error:  # a full disk, in TensorFlow's words
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
 
 
 def _describe(run: Run) -> str:

@@ -23,11 +23,11 @@ from shortline import __version__, printable, write_whole
 from tfdata.config import PipelineConfig
 from tfdata.encode import Encoder
 from tfdata.pipeline import BatchFeed
-from tfdata.plan import choose_buckets
+from tfdata.plan import Buckets, choose_buckets
 from tfdata.shards import ShardSet, read_batches
 from tfdata.window import WindowSource
 
-_PREDICT_BATCH = 1024
+_PREDICT_TOKENS, _PREDICT_DOCS = 32_768, 1024  # most in a batch, fillers included
 _MOST_CONFUSIONS = 2000  # pairs of classes that the report's map is drawn from
 
 
@@ -42,14 +42,14 @@ def build_predict_part(
     import tensorflow as tf
 
     strategy = tf.distribute.get_strategy()
-    config = dataclasses.replace(config, batch_size=_PREDICT_BATCH, batch_tokens=None)
+    config = dataclasses.replace(config, batch_tokens=_PREDICT_TOKENS)
     source = WindowSource(
         shard_set, part, encoder, vocab_size=classifier.vocab_size, config=config,
         shuffle_seed=None,
     )  # fmt: skip
-    buckets = choose_buckets(
-        shard_set.length_counts, encoder.max_len, config, strategy.num_replicas_in_sync
-    )
+    buckets = choose_buckets(shard_set.length_counts, encoder.max_len, config)
+    most = min(_PREDICT_DOCS, source.num_docs)
+    buckets = Buckets(buckets.widths, tuple(min(size, most) for size in buckets.sizes))
     weights = np.ones(classifier.num_classes, np.float32)
     feed = BatchFeed(source, buckets, seed=None, class_weights=weights, strategy=strategy)
     return build_predict(classifier, feed)

@@ -106,6 +106,7 @@ def _parse(argv: Sequence[str]) -> Flags:
 def settle(flags: Flags, shard_set: ShardSet) -> Flags:
     """Fills in what the data decides: longest text, epochs, folder; checks that all fit."""
     from tfdata.plan import choose_max_len
+    from tfdata.window import choose_residency
 
     tokenizer = flags.tokenizer
     for name in ("tokenizer", "filters", "nfkc"):
@@ -124,6 +125,9 @@ def settle(flags: Flags, shard_set: ShardSet) -> Flags:
         print(f"only {num_train} training documents: batches of {num_train} instead of "
               f"{pipeline.batch_size}")  # fmt: skip
         pipeline = dataclasses.replace(pipeline, batch_size=num_train)
+    if pipeline.residency == "auto":  # settled once: a resumed run must make the same windows
+        residency = choose_residency(shard_set, "train", tokenizer.vocab_size)
+        pipeline = dataclasses.replace(pipeline, residency=residency)
     training = flags.train
     if training.epochs is None:
         mean_length = shard_set.length_counts @ np.arange(len(shard_set.length_counts)) / num_train

@@ -14,6 +14,7 @@ Legend: T tokens, B documents, D inputs, H hidden units.
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -45,8 +46,23 @@ def build_lstm(hidden: int, route: str, policy: str, name: str, seed: int) -> ke
         dtype=policy,
         name=name,
         kernel_initializer=keras.initializers.GlorotUniform(seed),
-        recurrent_initializer=keras.initializers.Orthogonal(seed=seed + 1),
+        recurrent_initializer=_Orthogonal(seed + 1),
     )
+
+
+class _Orthogonal(keras.initializers.Initializer):
+    """Keras's default for recurrent kernels, drawn by numpy: the same on every device, and without
+    the slow start of cuSOLVER, which Keras's own takes for its QR on a GPU.
+    """
+
+    def __init__(self, seed: int):
+        self._seed = seed
+
+    def __call__(self, shape, dtype=None):
+        rows, columns = shape
+        normal = np.random.default_rng(self._seed).normal(size=(columns, rows))
+        q, r = np.linalg.qr(normal)
+        return tf.constant((q * np.sign(np.diag(r))).T, dtype or "float32")
 
 
 def run_lstm(layer: keras.layers.LSTM, x_TBD: tf.Tensor, route: str) -> tf.Tensor:

@@ -15,9 +15,9 @@ import pyarrow as pa
 from model.table import Rows, free_names, open_object, to_json
 from shortline import UserError, printable
 from tfdata.columns import find_columns
-from tfdata.line_table import _binary_array, _json_object, _parse_lines, open_jsonl
+from tfdata.line_table import binary_array, open_jsonl, parse_lines, read_json_object
 from tfdata.raw import BOM, MAX_ROW_BYTES, ReadCounts, read_head
-from tfdata.read import Format, _column, _decode, _detect_format, read_table_batches
+from tfdata.read import Format, column_as_text, decode_texts, guess_format, read_table_batches
 
 _STDIN = 0
 _BLOCK_BYTES = 1 << 20
@@ -45,7 +45,7 @@ def detect_format(path: Path, asked: Format) -> str:
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give one file")
-    return _detect_format(path, read_head(path), asked)
+    return guess_format(path, read_head(path), asked)
 
 
 def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
@@ -62,7 +62,7 @@ def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
             _tell_renamed(path, name, new)
     num_pieces = 0
     for num_pieces, batch in enumerate(batches, 1):  # noqa: B007
-        texts = _decode(_column(batch, text, {}, path))[0]
+        texts = decode_texts(column_as_text(batch, text, {}, path))[0]
         yield Rows(texts, columns=pa.RecordBatch.from_arrays(batch.columns, written))
     if not num_pieces:
         nothing = pa.array([], pa.string())
@@ -81,7 +81,7 @@ def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:
     told: set[str] = set()
 
     def parse(line: bytes) -> dict[str, str | None]:
-        row = _json_object(line, flat=[text])
+        row = read_json_object(line, flat=[text])
         shown = line.decode("utf-8", "replace").strip()
         if clashing := [name for name in options.taken if name in row]:
             for name in sorted({*clashing} - told):
@@ -95,9 +95,9 @@ def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:
             members = shown[1:-1]
         return {"text": row.get(text), "object": open_object(members)}
 
-    for rows in _parse_lines(path, parse, False, ReadCounts()):
+    for rows in parse_lines(path, parse, False, ReadCounts()):
         texts, objects = (
-            _decode(_binary_array([row[key] for row in rows]))[0] for key in ("text", "object")
+            decode_texts(binary_array([row[key] for row in rows]))[0] for key in ("text", "object")
         )
         yield Rows(texts, objects=objects)
 
@@ -129,7 +129,7 @@ def read_stdin(most: int) -> Iterator[Rows]:
 
 def _from_lines(lines: list[bytes], start: bytes) -> Rows:
     lines[0] = lines[0].removeprefix(start)
-    texts = _decode(pa.array([line.removesuffix(b"\r") for line in lines], pa.binary()))[0]
+    texts = decode_texts(pa.array([line.removesuffix(b"\r") for line in lines], pa.binary()))[0]
     return Rows(texts, columns=pa.RecordBatch.from_arrays([texts], ["text"]))
 
 

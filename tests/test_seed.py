@@ -74,7 +74,7 @@ def test_first_ten_losses_equal_those_of_keras(small_shards, version, num_replic
     vocabulary = Vocabulary.build(small_shards.words, tokens)
     weights = class_weights(small_shards.label_counts, "seed", normalize=False)
     config = PipelineConfig(batch_size=128)
-    buckets = choose_buckets(small_shards.length_counts, 40, config, num_replicas)
+    buckets = choose_buckets(small_shards.length_counts, 40, config)
     source = WindowSource(
         small_shards, "train", Encoder(tokens, vocabulary, 40),
         vocab_size=len(vocabulary), config=config, shuffle_seed=0,

@@ -136,6 +136,85 @@ def test_replicas_train_as_one_does(small_shards, straight, tmp_path):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
 
+def test_a_run_resumed_on_more_replicas_is_the_straight_run(small_shards, tmp_path, monkeypatch):
+    """With a batch that two cannot share evenly: no document lost, none doubled."""
+    flags = [*SMALL, "--batch-size=65", "--gpus=none"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
+    run_chunk, docs = train.run_chunk, []
+
+    def run_and_stop(trainer, state, *args):
+        done = run_chunk(trainer, state, *args)
+        if not docs:
+            os.kill(os.getpid(), signal.SIGTERM)
+        docs.append(state.num_docs)
+        return done
+
+    monkeypatch.setattr(train, "run_chunk", run_and_stop)
+    shards = str(small_shards.folder)
+    args = ["--data", shards, "--out", str(out), *flags, "--cpu-replicas=2"]
+    assert train.main(args) == 75
+    assert train.main(["--resume", str(out), "--cpu-replicas=1"]) == 0
+    assert max(docs) == small_shards.num_docs("train")
+    ours, theirs = _arrays(out), _arrays(whole)
+    for name in theirs:
+        if not name.startswith("adam"):
+            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-3, err_msg=name)
+
+
+def test_residency_is_settled_at_the_start(straight):
+    assert yaml.safe_load((straight / "config.yaml").read_text())["residency"] == "host"
+
+
+def test_broken_weights_are_never_saved(small_shards, tmp_path, monkeypatch):
+    """A bad update in the last step of an epoch, that no loss has shown yet."""
+    run_chunk = train.run_chunk
+    out = tmp_path / "run"
+
+    def run_and_break(trainer, state, *args):
+        done = run_chunk(trainer, state, *args)
+        if state.epoch == 1:
+            trainer.variables["logits/bias"].assign(np.full(12, np.nan, np.float32))
+        return done
+
+    monkeypatch.setattr(train, "run_chunk", run_and_break)
+    with pytest.raises(UserError, match=r"logits/bias is not finite|the loss is not finite"):
+        train.main(["--data", str(small_shards.folder), "--out", str(out), *SMALL])
+    for name in ("last", "best"):
+        with np.load(out / "checkpoints" / f"{name}.npz") as archive:
+            assert all(np.isfinite(archive[n]).all() for n in archive.files)
+
+
+def test_nothing_is_left_of_a_run_whose_data_cannot_be_read(small_shards, tmp_path):
+    shards, out = tmp_path / "shards", tmp_path / "run"
+    shutil.copytree(small_shards.folder, shards)
+    (file,) = shards.glob("train-*.parquet")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=file.name):
+        train.main(["--data", str(shards), "--out", str(out), *SMALL])
+    assert not out.exists()
+
+
+def test_waiting_for_input_counts_as_training_time(small_shards, tmp_path, monkeypatch):
+    from tfdata.window import WindowSource
+
+    read = WindowSource.read
+
+    def read_slowly(self, *args):
+        for window in read(self, *args):
+            time.sleep(0.5)
+            yield window
+
+    monkeypatch.setattr(WindowSource, "read", read_slowly)
+    out = tmp_path / "run"
+    args = ["--data", str(small_shards.folder), "--out", str(out), *SMALL]
+    train.main([*args, "--residency=stream", "--window-docs=300"])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["epoch_seconds"][1] > 6 * 0.4  # six windows, the next made while one trains
+
+
 @pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_weights(small_shards, straight, tmp_path):
     out = tmp_path / "killed"
@@ -190,6 +269,7 @@ def test_the_written_config_gives_the_same_settings(straight):
         (["--data", "no.csv"], r"no\.csv"),
         (["--gpus", "3"], "--gpus 3: there is no GPU 0"),
         (["--gpus", "x"], "--gpus x"),
+        (["--gpus", "0"], "--gpus 0: say none"),
         (["--route", "cudnn", "--gpus", "none"], "--route cudnn"),
         (["--valid", "1.5"], "--valid 1.5"),
         (["--config", "no.yaml"], r"no\.yaml"),
@@ -198,7 +278,7 @@ def test_the_written_config_gives_the_same_settings(straight):
 )
 def test_wrong_flags_are_named(argv, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((UserError, FileNotFoundError), match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         train.main(argv if "--data" in argv else [*argv, "--docs=1000"])
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())  # nothing half-written
@@ -304,9 +384,7 @@ def test_the_loop_is_compiled_once(small_shards, tmp_path, monkeypatch):
     monkeypatch.setattr(
         classifier.Classifier, "call", lambda *a, **k: calls.append(1) or call(*a, **k)
     )
-    started = time.monotonic()
     args = ["--data", str(small_shards.folder), "--out", str(tmp_path / "run"), *SMALL]
     train.main([*args, "--epochs=4", "--batch-tokens=1500"])
     # once for training, once for validation, and for the export's signature and its tracing
     assert len(calls) <= 5
-    assert time.monotonic() > started

@@ -97,7 +97,7 @@ class PipelineConfig:
     slowly)."""
     residency: Literal["auto", "host", "stream"] = "auto"
     """host: all token ids in memory, tokenised once; stream: window after window, flat memory;
-    auto: host where the ids fit in a quarter of the free memory."""
+    auto: host where the ids fit in an eighth of the free memory."""
     window_docs: int = 100_000
     """Documents in a window of `stream`: the unit of shuffling and bucketing."""
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tyro
 
-from shortline import UserError, __version__, parse_flags, printable, run_command
+from shortline import UserError, __version__, parse_flags, printable, run_command, umask
 from tfdata.config import IngestConfig, TokenizerConfig
 from tfdata.pool import Pool, Source, find_sources
 from tfdata.progress import show_progress
@@ -86,16 +86,10 @@ def _folder_beside(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
     try:
-        folder.chmod(0o777 & ~_umask())
+        folder.chmod(0o777 & ~umask())
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _sync(folder: Path) -> None:

@@ -41,15 +41,15 @@ def open_jsonl(path: Path, head: bytes, skip_bad_rows: bool, counts: ReadCounts)
         )
 
     def keys(blocks: int | None) -> list[str]:
-        parsed = _parse_lines(path, _json_object, True, ReadCounts())
+        parsed = parse_lines(path, read_json_object, True, ReadCounts())
         rows = itertools.chain.from_iterable(itertools.islice(parsed, blocks))
         return list(dict.fromkeys(itertools.chain.from_iterable(rows)))
 
     def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         names = keys(None) if columns is None else list(columns)
-        parse = _json_object if columns is None else partial(_json_object, flat=names)
-        for rows in _parse_lines(path, parse, skip_bad_rows, counts):
-            arrays = [_binary_array([row.get(name) for row in rows]) for name in names]
+        parse = read_json_object if columns is None else partial(read_json_object, flat=names)
+        for rows in parse_lines(path, parse, skip_bad_rows, counts):
+            arrays = [binary_array([row.get(name) for row in rows]) for name in names]
             yield pa.RecordBatch.from_arrays(arrays, names)
 
     return RawTable(keys(1), read)
@@ -64,14 +64,14 @@ def open_fasttext(path: Path, skip_bad_rows: bool, counts: ReadCounts) -> RawTab
 
     def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         names = ["text", "label"] if columns is None else list(columns)
-        for rows in _parse_lines(path, _fasttext_row, skip_bad_rows, counts):
+        for rows in parse_lines(path, _fasttext_row, skip_bad_rows, counts):
             arrays = [pa.array([row[name] for row in rows], pa.binary()) for name in names]
             yield pa.RecordBatch.from_arrays(arrays, names)
 
     return RawTable(["text", "label"], read)
 
 
-def _parse_lines(
+def parse_lines(
     path: Path, parse: Callable[[bytes], Row], skip_bad_rows: bool, counts: ReadCounts
 ) -> Iterator[list[Row]]:
     """The rows of a block's lines at a time; blank lines are no rows."""
@@ -109,7 +109,7 @@ def _read_lines(stream: Stream) -> Iterator[list[bytes] | None]:
     yield [rest]
 
 
-def _json_object(line: bytes, flat: Sequence[str] = ()) -> Row:
+def read_json_object(line: bytes, flat: Sequence[str] = ()) -> Row:
     try:
         row = _DECODE(line.decode())
     except UnicodeDecodeError:
@@ -131,7 +131,7 @@ def _fasttext_row(line: bytes) -> Row:
     return {"label": match[1], "text": match[2] or b""}
 
 
-def _binary_array(values: list[Any]) -> pa.Array:
+def binary_array(values: list[Any]) -> pa.Array:
     """JSON values as binary[n]; a lone surrogate as bytes that are no valid UTF-8."""
     try:
         return pa.array(values, pa.string()).cast(pa.binary())

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdata.plan import Buckets, Plan, plan_batches
+from tfdata.plan import FILLER, Buckets, Plan, plan_batches
 from tfdata.window import Window, WindowSource
 
 
@@ -99,7 +99,21 @@ class BatchFeed:
         Raises:
           UserError: a shard could not be read.
         """
-        info = self._infos.get()
+        while True:
+            info = self.poll_window(timeout=60)
+            if info is not None:
+                return info
+
+    def poll_window(self, timeout: float) -> WindowInfo | None:
+        """The next window, or None if it takes longer than `timeout` seconds.
+
+        Raises:
+          UserError: a shard could not be read.
+        """
+        try:
+            info = self._infos.get(timeout=timeout)
+        except queue.Empty:
+            return None
         if isinstance(info, BaseException):
             raise info
         return info
@@ -107,7 +121,7 @@ class BatchFeed:
     def close(self) -> None:
         """Ends the producer; the iterator is of no use afterwards."""
         self._windows.close(cancel_pending_enqueues=True)
-        self._thread.join()
+        self._thread.join(timeout=1.0)  # a window in the making is not worth waiting for
 
     def _produce(self) -> None:
         try:
@@ -180,11 +194,17 @@ class BatchFeed:
 
 
 def _take_share(rows: tf.Tensor, size: tf.Tensor, share, num_replicas: int):
-    """One replica's rows of a global batch, and what makes up for the fillers of all of it."""
+    """One replica's rows of a global batch, and what makes up for the fillers of all of it.
+
+    A batch that the replicas cannot share evenly is filled up, so that what is in a batch does not
+    depend on how many they are.
+    """
     rows = rows[:size]
+    each = (size + num_replicas - 1) // num_replicas
     num_real = tf.math.count_nonzero(rows >= 0, dtype=tf.float32)
-    each = size // num_replicas
-    return rows[share * each : (share + 1) * each], tf.cast(size, tf.float32) / num_real
+    rows = tf.pad(rows, [[0, each * num_replicas - size]], constant_values=FILLER)
+    scale = tf.cast(each * num_replicas, tf.float32) / num_real
+    return rows[share * each : (share + 1) * each], scale
 
 
 def gather_batch(

@@ -40,14 +40,11 @@ class Plan:
         return len(self.widths)
 
 
-def choose_buckets(
-    length_counts: np.ndarray, max_len: int, config: PipelineConfig, num_replicas: int = 1
-) -> Buckets:
+def choose_buckets(length_counts: np.ndarray, max_len: int, config: PipelineConfig) -> Buckets:
     """The widths, up to `max_len`, that pad the given lengths least.
 
     Args:
       length_counts: int64[n], documents by number of tokens, before truncation to `max_len`.
-      num_replicas: every batch size is a multiple of it.
     """
     counts = np.zeros(max_len + 1, np.int64)
     lengths = np.clip(np.arange(len(length_counts)), 1, max_len)
@@ -65,7 +62,6 @@ def choose_buckets(
         sizes = [config.batch_size] * len(widths)
     else:
         sizes = [max(1, config.batch_tokens // width) for width in widths]
-    sizes = [-(-size // num_replicas) * num_replicas for size in sizes]
     return Buckets(tuple(widths), tuple(sizes))
 
 

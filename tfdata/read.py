@@ -59,8 +59,8 @@ def read_documents(
         counts.columns.add((text, label))
         row = table.first_row
         for batch in table.read([n for n in (text, label) if n in table.names]):
-            texts = _column(batch, text, folders, file)
-            labels = _column(batch, label, folders, file)
+            texts = column_as_text(batch, text, folders, file)
+            labels = column_as_text(batch, label, folders, file)
             yield from _clean(texts, labels, _Place(file, row, config.strict), counts)
             row += batch.num_rows
     if counts.rows_read == seen:
@@ -82,7 +82,7 @@ def read_table_batches(
         raise UserError(f"{path}: is empty")
     config = IngestConfig(format=format, delimiter=delimiter)
     table = _open_table(path, head, config, ReadCounts())
-    if _detect_format(path, head, config.format) == "parquet":
+    if guess_format(path, head, config.format) == "parquet":
         return table.names, table.read(None)
     batches = (_decode_all(batch) for batch in table.read(None))
     first = next(batches, None)  # only its reader knows every key of a JSONL file
@@ -137,7 +137,7 @@ def _suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _detect_format(path: Path, head: bytes, asked: str) -> str:
+def guess_format(path: Path, head: bytes, asked: str) -> str:
     if asked != "auto":
         return asked
     if head.startswith(b"PAR1"):
@@ -150,7 +150,7 @@ def _detect_format(path: Path, head: bytes, asked: str) -> str:
 
 
 def _open_table(path: Path, head: bytes, config: IngestConfig, counts: ReadCounts) -> RawTable:
-    kind = _detect_format(path, head, config.format)
+    kind = guess_format(path, head, config.format)
     if kind == "parquet":
         return _open_parquet(path, counts)
     if kind == "jsonl":
@@ -187,7 +187,7 @@ def _hive_values(file: Path, root: Path) -> dict[str, str | None]:
     return {unquote(k): None if v == _HIVE_NULL else unquote(v) for k, v in pairs}
 
 
-def _column(
+def column_as_text(
     batch: pa.RecordBatch, name: str, folders: dict[str, str | None], file: Path
 ) -> pa.Array:
     """A column as binary[n]: the bytes of a text, or of a number, a date ... as it is written."""
@@ -231,14 +231,14 @@ def _clean(
     texts: pa.Array, labels: pa.Array, place: _Place, counts: ReadCounts
 ) -> Iterator[pa.RecordBatch]:
     """Drops rows without text or label and mends UTF-8; binary[n] twice → batches of DOCUMENTS."""
-    labels, bad_labels = _decode(labels)
+    labels, bad_labels = decode_texts(labels)
     has_text = texts.is_valid().to_numpy(zero_copy_only=False)
     filled = pc.not_equal(pc.utf8_trim_whitespace(labels), "").fill_null(False)
     has_label = filled.to_numpy(zero_copy_only=False)
     kept = np.flatnonzero(has_text & has_label)
     if len(kept) < len(texts):
         texts, labels, bad_labels = texts.take(kept), labels.take(kept), bad_labels[kept]
-    texts, bad_texts = _decode(texts)
+    texts, bad_texts = decode_texts(texts)
     bad = np.flatnonzero(bad_texts | bad_labels)
     if len(bad) and place.strict:
         raise UserError(
@@ -257,11 +257,11 @@ def _clean(
 
 
 def _decode_all(batch: pa.RecordBatch) -> pa.RecordBatch:
-    columns = [_decode(column)[0] for column in batch.columns]
+    columns = [decode_texts(column)[0] for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
-def _decode(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def decode_texts(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """binary[n] → (string[n] with U+FFFD for what is no UTF-8, bool[n] where that was)."""
     bad = np.zeros(len(values), bool)
     try:

@@ -7,14 +7,18 @@ Shapes: D documents of the window, N tokens of them all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import tensorflow as tf
 
 from tfdata.config import PipelineConfig
 from tfdata.encode import Encoder, texts_to_tensor
@@ -73,8 +77,7 @@ class WindowSource:
         self.num_docs = shard_set.num_docs(part)
         self.residency = config.residency
         if config.residency == "auto":
-            num_bytes = _estimated_bytes(shard_set, part, np.dtype(self.id_type).itemsize)
-            self.residency = "host" if num_bytes < _available_bytes() / 4 else "stream"
+            self.residency = choose_residency(shard_set, part, vocab_size)
 
     @property
     def docs_of_windows(self) -> list[int]:
@@ -123,7 +126,8 @@ class WindowSource:
         batches = read_batches(self._shard_set, self._part, shard_order=order, skip_docs=skip_docs)
 
         def encode(texts: pa.Array, labels: np.ndarray):
-            ids, lengths = self._encode_graph(texts_to_tensor(texts))
+            with tf.device("CPU"):  # strings are there; the GPU has a step to do
+                ids, lengths = self._encode_graph(texts_to_tensor(texts))
             return ids.numpy().astype(self.id_type), lengths.numpy(), labels
 
         num_threads = os.cpu_count() or 1
@@ -140,18 +144,23 @@ class WindowSource:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _estimated_bytes(shard_set: ShardSet, part: str, id_bytes: int) -> int:
+def choose_residency(shard_set: ShardSet, part: str, vocab_size: int) -> Literal["host", "stream"]:
+    """host where the ids of a part fit in an eighth of the free memory: up to four copies live."""
     counts = np.asarray(shard_set.length_counts)
     mean_length = float(counts @ np.arange(len(counts))) / max(1, counts.sum())
-    return int(shard_set.num_docs(part) * (mean_length * id_bytes + 12))
+    num_bytes = shard_set.num_docs(part) * (mean_length * (2 if vocab_size <= 2**16 else 4) + 12)
+    return "host" if num_bytes < _available_bytes() / 8 else "stream"
 
 
 def _available_bytes() -> int:
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 4 * 2**30
+    """Free memory of this machine, or of the container (cgroup v2) we are in."""
+    available = 4 * 2**30
+    with contextlib.suppress(OSError), open("/proc/meminfo") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):  # ValueError: no limit, "max"
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        available = min(available, max(0, limit - used))
+    return available
