@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -62,8 +62,8 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 _ERRNO_MENDS = {
-    errno.ENOSPC: "; free some space or choose another folder with --out",
-    errno.EDQUOT: "; your quota is used up: free some space or choose another folder with --out",
+    errno.ENOSPC: "; free some space, or choose other folders by --out and $SHORTLINE_CACHE",
+    errno.EDQUOT: "; free some space, or choose other folders by --out and $SHORTLINE_CACHE",
     errno.EACCES: "; choose a place that you may read and write",
 }
 _USER_ERRNOS = {*_ERRNO_MENDS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS, errno.EEXIST}
@@ -176,7 +176,7 @@ def parse_flags(
     except SystemExit as exit_:
         if not exit_.code:
             raise
-        raise UserError(_one_line(captured.getvalue(), prog)) from None
+        raise UserError(_one_line(captured.getvalue(), prog, fields)) from None
 
 
 def flat_fields(config_type: type) -> dict[str, dataclasses.Field]:
@@ -258,7 +258,7 @@ def _last_value(argv: Sequence[str], flag: str) -> str | None:
     return value
 
 
-def _one_line(boxed: str, prog: str) -> str:
+def _one_line(boxed: str, prog: str, names: Iterable[str]) -> str:
     """The first statement of tyro's boxed error, without the box."""
     lines = [re.sub(r"[│╭╮╰╯]", "", line).strip() for line in boxed.splitlines()]
     kept: list[str] = []
@@ -270,4 +270,13 @@ def _one_line(boxed: str, prog: str) -> str:
     checked = re.fullmatch(r"Error parsing [\w.]+: (--.*)", text)
     if checked:  # the words of a dataclass that checks its own values
         return checked[1]
+    misfit = re.match(r"Error parsing (--\S+): no type matching (\S+) .* from \['(.*?)'\]", text)
+    if misfit:
+        wanted = misfit[2].replace("{None}", "None").replace("|", " or ")
+        return f"{misfit[1]} {misfit[3]}: must be {wanted}"
+    unknown = re.match(r"Unrecognized options: (--[\w-]+)", text)
+    if unknown:
+        flags = ["--" + name.replace("_", "-") for name in names]
+        near = difflib.get_close_matches(unknown[1], flags, n=1)
+        text += f"; did you mean {near[0]}?" if near else ""
     return f"{text}; `{prog} --help` lists the flags"

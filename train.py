@@ -210,6 +210,10 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
             )
         restore(variables, arrays, paths.last)
         vars(state).update(saved)
+        where = (
+            "it had finished" if state.is_done else f"epoch {state.epoch + 1}, step {state.step}"
+        )
+        print(f"going on from the last checkpoint: {where}")
     weights = class_weights(shard_set.label_counts, config.class_weights, config.normalize_weights)
     feed = BatchFeed(
         source, buckets, seed=config.seed, class_weights=weights, strategy=devices.strategy,

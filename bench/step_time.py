@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.table import format_line, format_row, header, show_header, show_row
 from bench.timing import describe_machine
 from model.flags import PRESETS, read_flags
-from shortline import UserError, parse_flags, run_command, write_whole
+from shortline import UserError, import_tensorflow, parse_flags, run_command, write_whole
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from bench.ceiling import Ceiling
@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     if flags.out is not None and (flags.out / "step_time.json").exists():
         raise UserError(f"--out {flags.out}: holds a record; choose another folder")
+    import_tensorflow()
     from bench.steps import find_routes
     from model.devices import choose_devices
 

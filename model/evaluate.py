@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import tyro
 
-from shortline import UserError, parse_flags, run_command
+from shortline import UserError, import_tensorflow, parse_flags, run_command
 from tfdata.config import IngestConfig
 from tfdata.progress import show_progress
 from tfdata.raw import ReadCounts
@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--part {flags.part}: only a shard set has parts, {paths[0]} is none")
         for path in paths:
             list_files(path, flags.format)
+    import_tensorflow()
     from model.devices import choose_devices
     from model.finish import describe_scores
     from model.run import open_run

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from shortline import UserError, __version__, parse_flags, printable, run_command
+from shortline import UserError, __version__, import_tensorflow, parse_flags, printable, run_command
 
 if TYPE_CHECKING:
     from model.run import Run
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(ExportFlags, argv, prog="python -m model.export", description=description)
     out = Path(flags.out)
     _check_free(out)
+    import_tensorflow()
     from model.run import open_run
 
     run = open_run(Path(flags.run))

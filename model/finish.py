@@ -105,7 +105,10 @@ def finish_run(
         f"report   {paths.report}\nexport   {paths.export}\nsummary  {paths.summary}\n"
         f"predict  python -m model.predict {paths.folder} FILE"
     )
+    if "test" in summary:
+        facts = facts | {f"test_{name}": test[name] for name in ("accuracy", "macro_f1")}
     line = {name: summary[name] for name in ("accuracy", "macro_f1", "loss", "docs_per_s")}
+    line |= {name: facts[name] for name in facts if name.startswith("test_")}
     print(json.dumps(line | {"run": str(paths.folder), "epochs": facts["epochs"]}))
 
 
@@ -119,8 +122,12 @@ def describe_scores(
     ]
     for name, third in scores.thirds.items():
         lines.append(
-            f"  {name:<5} {third['num_classes']:>6,} classes {third['num_docs']:>9,} documents  "
-            f"accuracy {third['accuracy']:.4f}  macro-F1 {third['macro_f1']:.4f}"
+            f"  {name:<5} {third['num_classes']:>6,} classes {third['num_docs']:>9,} documents"
+            + (
+                f"  accuracy {third['accuracy']:.4f}  macro-F1 {third['macro_f1']:.4f}"
+                if third["num_docs"]
+                else ""
+            )
         )
     if scores.num_unseen:
         lines.append(f"  {scores.num_unseen:,} have labels that training lacks: scored as wrong")

@@ -133,7 +133,7 @@ th, td { padding: .4rem .7rem; text-align: left; vertical-align: top;
 tr:last-child td { border-bottom: 0; }
 th { color: var(--soft); font-weight: 600; }
 td { overflow-wrap: anywhere; }
-.name { min-width: 8rem; }
+.name { min-width: 11rem; }
 .number, .share { font-variant-numeric: tabular-nums; }
 .share { background: linear-gradient(90deg, var(--tint) var(--share), transparent 0); }
 .texts { min-width: 18rem; width: 55%; }

@@ -34,7 +34,7 @@ from model.rows import (
     read_stdin,
 )
 from model.table import Rows, open_table, output_format, prediction_names
-from shortline import UserError, parse_flags, run_command
+from shortline import UserError, import_tensorflow, parse_flags, printable, run_command
 from tfdata.read import Format
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     description = "Label texts with a trained run."
     flags = parse_flags(PredictFlags, argv, prog="python -m model.predict", description=description)
     kind = _check_files(flags)
+    import_tensorflow()
     from model.devices import choose_devices
     from model.infer import docs_per_call
     from model.run import open_run
@@ -99,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         out = None if flags.out is None else Path(flags.out)
         label_table(label, read_rows(flags, run, kind), out, kind, most)
+        if out is not None:
+            print(f"predictions are in {printable(str(out))}", file=sys.stderr)
     return 0
 
 
@@ -110,7 +113,9 @@ def _check_files(flags: PredictFlags) -> str | None:
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
     if out is not None and out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file")
-    if flags.input is None:
+    if flags.input is None or flags.input == "-":
+        if flags.input == "-" or flags.format != "auto" or flags.text is not None:
+            raise UserError("stdin holds a text a line; to read columns, name a file as INPUT")
         return kind
     source = Path(flags.input)
     found = detect_format(source, flags.format)

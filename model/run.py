@@ -7,6 +7,7 @@ With the commands predict, evaluate and export, this is the one place in `model`
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,9 @@ def check_free(folder: Path) -> None:
     """Raises a UserError if a run, or anything else, is in the way."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file; name a folder")
+    parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"--out {folder}: {parent} is not to be written to; choose another folder")
     if folder.is_dir() and any(folder.iterdir()):
         what = "another run" if RunPaths(folder).config.exists() else "other files"
         raise UserError(

@@ -35,8 +35,9 @@ class Scores:
     """int64[C], documents of the class."""
     predicted: np.ndarray
     """int64[C], documents predicted to be of the class."""
-    thirds: dict[str, dict[str, float]]
-    """head, mid and tail of the classes by training documents: classes, documents, scores."""
+    thirds: dict[str, dict[str, Any]]
+    """head, mid and tail of the classes by training documents: num_classes, num_docs, accuracy and
+    macro_f1, the last two None where no document is there to score."""
 
     def summary(self) -> dict[str, Any]:
         """The single figures, for JSON."""
@@ -97,7 +98,7 @@ def score(predictions: Predictions, label_counts: np.ndarray) -> Scores:
     )
 
 
-def _score_thirds(label_counts, support, hits, f1, occurs) -> dict[str, dict[str, float]]:
+def _score_thirds(label_counts, support, hits, f1, occurs) -> dict[str, dict[str, Any]]:
     by_size = np.argsort(-label_counts, kind="stable")
     thirds = {}
     for name, classes in zip(("head", "mid", "tail"), np.array_split(by_size, 3), strict=True):
@@ -106,8 +107,8 @@ def _score_thirds(label_counts, support, hits, f1, occurs) -> dict[str, dict[str
         thirds[name] = {
             "num_classes": len(classes),
             "num_docs": num_docs,
-            "accuracy": float(hits[classes].sum() / max(1, num_docs)),
-            "macro_f1": float(f1[present].mean()) if len(present) else 0.0,
+            "accuracy": float(hits[classes].sum() / num_docs) if num_docs else None,
+            "macro_f1": float(f1[present].mean()) if num_docs else None,
         }
     return thirds
 

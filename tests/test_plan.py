@@ -85,14 +85,14 @@ def test_widths_pad_as_little_as_the_best_choice(counts, num_buckets):
     assert padded(chosen) == min(padded(widths) for widths in options)
 
 
-def test_as_few_buckets_as_keep_padding_below_a_third():
+def test_as_few_buckets_as_keep_padding_below_a_quarter():
     even = np.bincount(np.full(100, 40))
     assert choose_buckets(even, 40, PipelineConfig()).widths == (40,)
     spread = np.array([0, *[10] * 128])
     widths = choose_buckets(spread, 128, PipelineConfig()).widths
     fit = np.array(widths)[np.searchsorted(widths, np.arange(1, 129))]
-    assert spread[1:] @ np.arange(1, 129) / (spread[1:] @ fit) >= 2 / 3
-    assert len(widths) == 2
+    assert spread[1:] @ np.arange(1, 129) / (spread[1:] @ fit) >= 3 / 4
+    assert len(widths) == 3
 
 
 def test_long_and_empty_texts_count_at_the_ends():

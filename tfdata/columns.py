@@ -49,9 +49,10 @@ def find_columns(
         label = _guess([n for n in names if n != text], _LABEL_NAMES)
     if text is None or (label is None and need_label):
         missing = [flag for flag, name in (("--text", text), ("--label", label)) if name is None]
+        asked = " and ".join(missing)
         raise UserError(
-            f"{source}: cannot tell which column is meant by {' and '.join(missing)}: it has "
-            f"{_listed(names)}; name the columns with --text and --label"
+            f"{source}: cannot tell which column is meant by {asked}: it has "
+            f"{_listed(names)}; say so with {asked}"
         )
     if text == label:
         raise UserError(f"--text and --label are both `{printable(text)}`; name two columns")

@@ -92,7 +92,7 @@ class PipelineConfig:
     batch_tokens: int | None = None
     """Token budget of a batch instead: longer texts come in smaller batches."""
     num_buckets: int | None = None
-    """Length buckets, and so batch shapes (default: as few as keep padding below a third, at most
+    """Length buckets, and so batch shapes (default: as few as keep padding below a quarter, at most
     6: where length tells the class, narrow buckets make batches of few classes, which learn
     slowly)."""
     residency: Literal["auto", "host", "stream"] = "auto"

@@ -16,7 +16,7 @@ import pyarrow.csv as pa_csv
 from shortline import UserError, printable
 from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, Stream, reading
 
-_SKIP_MEND = "mend the row, or pass --skip-bad-rows to skip and count such rows"
+_SKIP_MEND = "mend the row (train.py and tfdata.ingest skip such rows with --skip-bad-rows)"
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
 

@@ -23,7 +23,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tyro
 
-from shortline import UserError, __version__, parse_flags, printable, run_command, umask
+from shortline import (
+    UserError,
+    __version__,
+    import_tensorflow,
+    parse_flags,
+    printable,
+    run_command,
+    umask,
+)
 from tfdata.config import IngestConfig, TokenizerConfig
 from tfdata.pool import Pool, Source, find_sources
 from tfdata.progress import show_progress
@@ -266,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     if not flags.inputs:
         raise UserError("no INPUT: name the files or folders to read")
+    import_tensorflow()
     started = time.monotonic()
     shard_set = ingest(flags.inputs, flags.out, flags.ingest, flags.tokens, progress=True)
     seconds = time.monotonic() - started

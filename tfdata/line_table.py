@@ -17,7 +17,7 @@ from shortline import UserError, printable
 from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, Stream, reading
 
 _BLOCK_BYTES = 4 << 20
-_SKIP_MEND = "mend the line, or pass --skip-bad-rows to skip and count such lines"
+_SKIP_MEND = "mend the line (train.py and tfdata.ingest skip such lines with --skip-bad-rows)"
 _FASTTEXT = re.compile(rb"__label__(\S+)(?:[ \t]+(?!__label__)(.*))?", re.DOTALL)
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 # numbers stay as they are written: 1.0 and 1e5 are not to become 1 and 100000.0

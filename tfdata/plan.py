@@ -12,7 +12,7 @@ import numpy as np
 
 from tfdata.config import PipelineConfig
 
-_MOST_BUCKETS, _MOST_PADDING = 6, 1 / 3
+_MOST_BUCKETS, _MOST_PADDING = 6, 1 / 4
 FILLER = -1
 """Stands in a batch for a document that is not there; it weighs nothing."""
 

@@ -70,6 +70,9 @@ def summarize(shard_set: ShardSet) -> str:
     named["labels stand in --valid or --test alone; they are never learned"] = (
         shard_set.unseen_labels
     )
+    if not shard_set.num_docs("valid"):  # asked for, so no news
+        lines = [line for line in lines if _NOTES["classes_without_valid"] not in line]
+        del named[_NAMED_NOTES["bigger_classes_without_valid"]]
     lines += [f"{len(some):,} {what}: {_listed(some)}" for what, some in named.items() if some]
     return "\n".join(lines)
 
