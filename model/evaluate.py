@@ -21,7 +21,7 @@ from shortline import UserError, import_tensorflow, parse_flags, run_command
 from tfdata.config import IngestConfig
 from tfdata.progress import show_progress
 from tfdata.raw import ReadCounts
-from tfdata.read import Format, list_files, read_documents
+from tfdata.read import Format, list_files, read_documents, read_table_batches
 from tfdata.shards import PARTS, is_shard_set, open_shards, read_batches
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
@@ -69,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(EvaluateFlags, argv, prog=prog, description=description)
     paths = [Path(name) for name in flags.data]
     is_shards = any(map(is_shard_set, paths))
+    files: list[Path] = []
     if is_shards and len(paths) > 1:
         raise UserError(f"--data {' '.join(flags.data)}: a shard set must be the only data")
     if not is_shards:
         if flags.part is not None:
             raise UserError(f"--part {flags.part}: only a shard set has parts, {paths[0]} is none")
-        for path in paths:
-            list_files(path, flags.format)
+        files = [file for path in paths for file in list_files(path, flags.format)]
     import_tensorflow()
     from model.devices import choose_devices
     from model.finish import describe_scores
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_shards:
         documents = read_part(paths[0], flags.part, ids)
     else:
-        documents = read_labelled(paths, ingest_config(flags, run), ids, counts)
+        documents = read_labelled(paths, ingest_config(flags, run, files[0]), ids, counts)
     predictions = predict_labelled(run, documents, devices.has_gpu)
     # labels.txt has the biggest class first, and of the counts the thirds need only the order
     scores = score(predictions, np.arange(len(run.labels), 0, -1))
@@ -121,10 +121,17 @@ class LabelIds:
         return np.array([ids.setdefault(label, len(ids)) for label in labels], np.int32)
 
 
-def ingest_config(flags: EvaluateFlags, run: Run) -> IngestConfig:
-    """How to read: as the flags say, and where they are mute, the columns of the training."""
+def ingest_config(flags: EvaluateFlags, run: Run, path: Path) -> IngestConfig:
+    """How to read: as the flags say; where they are mute, the columns of the training if the file
+    `path` has them, else what their names say.
+    """
+    names, _ = read_table_batches(path, flags.format, flags.delimiter, flags.skip_bad_rows)
+    text, label = (
+        asked or (trained if (trained := run.settings.get(name)) in names else None)
+        for name, asked in (("text", flags.text), ("label", flags.label))
+    )
     return IngestConfig(
-        text=flags.text or run.settings.get("text"), label=flags.label or run.settings.get("label"),
+        text=text, label=label,
         format=flags.format, delimiter=flags.delimiter, skip_bad_rows=flags.skip_bad_rows,
     )  # fmt: skip
 

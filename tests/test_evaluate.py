@@ -163,3 +163,18 @@ def test_wrong_data(run, small_shards, tmp_path, capsys):
         evaluate(capsys, run, "--data", tmp_path / "broken.csv")
     found = evaluate(capsys, run, "--data", tmp_path / "broken.csv", "--skip-bad-rows")
     assert (found["num_docs"], found["num_dropped"]) == (1, 1)
+
+
+def test_columns_of_the_training_are_taken_where_the_file_has_them(run, tmp_path, capsys):
+    settings = (run.paths.config).read_text()
+    run.paths.config.write_text(settings + "\nlabel: team\n")
+    try:
+        rows = [("a b", run.labels[0], run.labels[1])]
+        with_both = write(tmp_path / "both.csv", rows, ("text", "label", "team"))
+        guessed = write(tmp_path / "other.csv", [row[:2] for row in rows])
+        assert evaluate(capsys, run, "--data", guessed)["num_docs"] == 1
+        trained = evaluate(capsys, run, "--data", with_both)["accuracy"]
+        asked = evaluate(capsys, run, "--data", with_both, "--label", "team")["accuracy"]
+        assert trained == asked
+    finally:
+        run.paths.config.write_text(settings)

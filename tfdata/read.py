@@ -68,7 +68,10 @@ def read_documents(
 
 
 def read_table_batches(
-    path: Path, format: Format = "auto", delimiter: str | None = None
+    path: Path,
+    format: Format = "auto",
+    delimiter: str | None = None,
+    skip_bad_rows: bool = False,
 ) -> tuple[list[str], Iterator[pa.RecordBatch]]:
     """All columns of one file: (column names, batches), rows in order.
 
@@ -80,7 +83,7 @@ def read_table_batches(
     head = read_head(path)
     if not head.removeprefix(BOM).strip():
         raise UserError(f"{path}: is empty")
-    config = IngestConfig(format=format, delimiter=delimiter)
+    config = IngestConfig(format=format, delimiter=delimiter, skip_bad_rows=skip_bad_rows)
     table = _open_table(path, head, config, ReadCounts())
     if guess_format(path, head, config.format) == "parquet":
         return table.names, table.read(None)
