@@ -155,7 +155,7 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
     from model.classifier import Classifier
     from model.finish import build_predict_part
     from model.losses import class_weights
-    from model.lstm import choose_route
+    from model.lstm import choose_route, count_blocks
     from model.optimizer import Adam
     from model.run import RunPaths, create_run
     from model.step import build_train_chunk
@@ -219,9 +219,10 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
         source, buckets, seed=config.seed, class_weights=weights, strategy=devices.strategy,
         start=(state.epoch, state.window, state.batch),
     )  # fmt: skip
+    num_rows = max(buckets.sizes) // devices.strategy.num_replicas_in_sync
     train_chunk = build_train_chunk(
         classifier, optimizer, feed.iterator, seed=config.seed,
-        label_smoothing=config.label_smoothing,
+        label_smoothing=config.label_smoothing, num_blocks=count_blocks(route, num_rows),
     )  # fmt: skip
     predict_valid = None
     if shard_set.num_docs("valid"):

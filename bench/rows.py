@@ -41,7 +41,10 @@ def time_steps(
         for length in lengths:
             shape = batch_size // num_replicas, length
             batch = make_batch(*shape, classifier.vocab_size, classifier.num_classes)
-            runs = [build_run(network, repeat_batches([batch])) for network in networks.values()]
+            runs = [
+                build_run(network, repeat_batches([batch]), shape[0])
+                for network in networks.values()
+            ]
             timings = time_in_turns(runs, seconds)
             for network, timing in zip(networks.values(), timings, strict=True):
                 row = _step_row("step", network, timing, timing.median_ms, batch_size, length)
@@ -88,8 +91,9 @@ def _time_fed(
     Their rates go by the mean: the widths differ, and no wait for the input may be left out.
     """
     mix = feed.read_mix()
-    run_mix = build_run(network, repeat_batches(mix))
-    run_feed = build_run(network, feed.iterator)
+    num_rows = batch_size // tf.distribute.get_strategy().num_replicas_in_sync
+    run_mix = build_run(network, repeat_batches(mix), num_rows)
+    run_feed = build_run(network, feed.iterator, num_rows)
 
     def run_fed(num_steps: int) -> None:
         feed.run_windows(run_feed, num_steps)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from model.classifier import Classifier
 from model.flags import Flags
-from model.lstm import choose_route
+from model.lstm import choose_route, count_blocks
 from model.optimizer import Adam
 from model.step import build_train_chunk
 from shortline import UserError
@@ -65,16 +65,19 @@ def build_network(
     return Network(classifier, optimizer, flags)
 
 
-def build_run(network: Network, iterator: Iterator) -> Callable[[int], int]:
+def build_run(network: Network, iterator: Iterator, num_rows: int) -> Callable[[int], int]:
     """`run(num_steps)` trains on the iterator's next batches; returns their real documents.
+
+    A replica's batch has `num_rows` rows.
 
     It calls model.step.build_train_chunk's function, which is what train.py calls. That one has an
     input signature and is traced here, so that no shape of batch makes TensorFlow trace it again.
     """
     config = network.flags.train
+    num_blocks = count_blocks(network.classifier.route, num_rows)
     train_chunk = build_train_chunk(
         network.classifier, network.optimizer, iterator,
-        seed=config.seed, label_smoothing=config.label_smoothing,
+        seed=config.seed, label_smoothing=config.label_smoothing, num_blocks=num_blocks,
     )  # fmt: skip
     step = 0
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from model.config import ModelConfig
 from model.lstm import build_lstm, run_lstm
-from model.noise import dropout, uniform_rows
+from model.noise import dropout, dropout_tokens, uniform_rows
 
 _SITES = 16  # random tables of a step: word dropout, then one a layer
 
@@ -75,18 +75,35 @@ class Classifier(keras.layers.Layer):
         named["logits/kernel"], named["logits/bias"] = self.dense.kernel, self.dense.bias
         return {name: variable.value for name, variable in named.items()}
 
-    def call(self, token_ids, lengths, dropout_seed=None, first_row=0) -> tf.Tensor:
+    def call(self, token_ids, lengths, dropout_seed=None, first_row=0, num_blocks=1) -> tf.Tensor:
         """int32[B, T], int32[B] → logits float32[B, C].
 
         Args:
           dropout_seed: int64[2] in training, None without dropout.
           first_row: the global batch's row that is row 0 here (0 on a single replica).
+          num_blocks: computes the rows in so many parts, side by side on the cores of a CPU, each
+            cut to its own longest text: worth most where the rows are sorted by length.
         """
+        num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
+        if num_blocks == 1:
+            return self._logits(token_ids, lengths, dropout_seed, first_row, num_tokens)
+        logits = []
+        for block in range(num_blocks):
+            rows = slice(num_docs * block // num_blocks, num_docs * (block + 1) // num_blocks)
+            width = tf.reduce_max(tf.concat([lengths[rows], [1]], axis=0))
+            ids = token_ids[rows, :width]
+            first = first_row + rows.start
+            logits.append(self._logits(ids, lengths[rows], dropout_seed, first, num_tokens))
+        return tf.concat(logits, axis=0)
+
+    def _logits(self, token_ids, lengths, dropout_seed, first_row, row_tokens) -> tf.Tensor:
+        """As `call`; the noise is that of a batch padded to `row_tokens`."""
         config = self.config
         num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
         if dropout_seed is not None and config.word_dropout:
-            uniform = uniform_rows(num_docs, num_tokens, _site(dropout_seed, 0), first_row)
-            token_ids = tf.where(uniform < config.word_dropout, self.unknown_id, token_ids)
+            uniform = uniform_rows(num_docs, row_tokens, _site(dropout_seed, 0), first_row)
+            dropped = uniform[:, :num_tokens] < config.word_dropout
+            token_ids = tf.where(dropped, self.unknown_id, token_ids)
         # A gather, where a transpose of int32 makes oneDNN complain on stderr
         place_TB = tf.range(num_tokens)[:, tf.newaxis] + tf.range(num_docs) * num_tokens
         ids_TB = tf.gather(tf.reshape(token_ids, [-1]), place_TB)
@@ -100,7 +117,7 @@ class Classifier(keras.layers.Layer):
             x_TBH = tf.concat(outputs, axis=-1) if len(outputs) == 2 else outputs[0]
             if dropout_seed is not None and config.dropout and depth < config.num_layers - 1:
                 seed = _site(dropout_seed, depth + 1)
-                x_TBH = dropout(x_TBH, config.dropout, seed, first_row, batch_axis=1)
+                x_TBH = dropout_tokens(x_TBH, config.dropout, seed, first_row, row_tokens)
         features_BH = tf.cast(self._pool(x_TBH, lengths), tf.float32)
         if dropout_seed is not None and config.dropout:
             seed = _site(dropout_seed, config.num_layers)

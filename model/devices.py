@@ -52,6 +52,9 @@ def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
         logical = tf.config.list_logical_devices("GPU")
     else:
         cpu = tf.config.list_physical_devices("CPU")[0]
+        with contextlib.suppress(RuntimeError):  # too late in this process: slower, not wrong
+            # the parts of a batch run side by side instead: see model.lstm.count_blocks
+            tf.config.threading.set_intra_op_parallelism_threads(1)
         with contextlib.suppress(RuntimeError):  # already split as asked, by an earlier call
             tf.config.set_logical_device_configuration(
                 cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(cpu_replicas)]

@@ -15,6 +15,7 @@ import numpy as np
 from model.classifier import Classifier
 from model.events import read_events
 from model.export import export_run
+from model.lstm import count_blocks
 from model.report import write_report
 from model.run import RunPaths, open_run
 from model.scores import Confusion, Scores, score, worst_confusions
@@ -52,7 +53,8 @@ def build_predict_part(
     buckets = Buckets(buckets.widths, tuple(min(size, most) for size in buckets.sizes))
     weights = np.ones(classifier.num_classes, np.float32)
     feed = BatchFeed(source, buckets, seed=None, class_weights=weights, strategy=strategy)
-    return build_predict(classifier, feed)
+    num_rows = max(buckets.sizes) // strategy.num_replicas_in_sync
+    return build_predict(classifier, feed, count_blocks(classifier.route, num_rows))
 
 
 def finish_run(

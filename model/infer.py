@@ -13,7 +13,7 @@ from typing import TypeVar
 import pyarrow as pa
 import tensorflow as tf
 
-from model.lstm import choose_route
+from model.lstm import choose_route, count_blocks
 from model.run import Run
 from tfdata.encode import pad, texts_to_tensor
 
@@ -35,6 +35,7 @@ def build_infer(run: Run, has_gpu: bool) -> Callable[[pa.Array], tf.Tensor]:
     encode = run.build_encoder()
     route, _ = choose_route("auto", has_gpu, "float32")
     classifier = run.build_classifier(route)
+    num_blocks = max(1, count_blocks(route, _BATCH_DOCS) // _NUM_THREADS)
     no_logits = tf.TensorSpec([None, classifier.num_classes], tf.float32)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
@@ -52,7 +53,8 @@ def build_infer(run: Run, has_gpu: bool) -> Callable[[pa.Array], tf.Tensor]:
             size = tf.clip_by_value(_BATCH_TOKENS // lengths[first], 1, _BATCH_DOCS)
             lengths_B = lengths[first : first + size]
             token_ids = pad(_slices(ids, starts[first : first + size], lengths_B), lengths_B)
-            batches = batches.write(batches.size(), classifier.call(token_ids, lengths_B))
+            logits = classifier.call(token_ids, lengths_B, num_blocks=num_blocks)
+            batches = batches.write(batches.size(), logits)
             first += size
         return tf.gather(batches.concat(), tf.math.invert_permutation(longest_first))
 

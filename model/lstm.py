@@ -13,9 +13,13 @@ Legend: T tokens, B documents, D inputs, H hidden units.
 
 from __future__ import annotations
 
+import os
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+_LEAST_ROWS = 16  # of a block
 
 
 def choose_route(route: str, has_gpu: bool, precision: str) -> tuple[str, str]:
@@ -35,6 +39,23 @@ def choose_route(route: str, has_gpu: bool, precision: str) -> tuple[str, str]:
     if precision == "mixed_bfloat16":
         return "keras", "no GPU is in use, and the fused CPU kernel has no bfloat16"
     return "block", "no GPU is in use, so the fused CPU kernel"
+
+
+def count_blocks(route: str, num_rows: int) -> int:
+    """How many parts of a replica's batch run side by side (`Classifier.call`): one a core.
+
+    The fused kernel splits each of its small products over the threads it is given, which costs
+    more than it saves: on two cores, a layer of 128 texts took twice the time that two of 64 side
+    by side did, on one thread each (bench/LOG.md).
+    """
+    num_cores = num_usable_cores() // tf.distribute.get_strategy().num_replicas_in_sync
+    return max(1, min(num_cores, num_rows // _LEAST_ROWS)) if route == "block" else 1
+
+
+def num_usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def build_lstm(hidden: int, route: str, policy: str, name: str, seed: int) -> keras.layers.LSTM:

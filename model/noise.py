@@ -33,13 +33,22 @@ def uniform_rows(num_rows, row_size, seed: tf.Tensor, first_row) -> tf.Tensor:
     return numbers[:, :row_size]
 
 
-def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor, first_row, batch_axis: int = 0):
-    """Zeroes a share `rate` of x, float[B, ...] or float[T, B, ...], and scales up the rest."""
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor, first_row) -> tf.Tensor:
+    """Zeroes a share `rate` of x, float[B, H], and scales up the rest."""
     shape = tf.shape(x)
-    if batch_axis == 0:
-        uniform = uniform_rows(shape[0], tf.reduce_prod(shape[1:]), seed, first_row)
-        uniform = tf.reshape(uniform, shape)
-    else:
-        uniform = uniform_rows(shape[1], shape[0] * shape[2], seed, first_row)
-        uniform = tf.transpose(tf.reshape(uniform, [shape[1], shape[0], shape[2]]), [1, 0, 2])
+    return _drop(x, rate, uniform_rows(shape[0], shape[1], seed, first_row))
+
+
+def dropout_tokens(x_TBH: tf.Tensor, rate: float, seed: tf.Tensor, first_row, row_tokens):
+    """The same for float[T, B, H]; a row's noise is that of `row_tokens` tokens, T or more.
+
+    So rows cut to their longest text keep the noise they have in the whole batch.
+    """
+    num_tokens, num_rows, size = tf.unstack(tf.shape(x_TBH))
+    uniform = uniform_rows(num_rows, row_tokens * size, seed, first_row)
+    uniform = tf.reshape(uniform, [num_rows, row_tokens, size])[:, :num_tokens]
+    return _drop(x_TBH, rate, tf.transpose(uniform, [1, 0, 2]))
+
+
+def _drop(x: tf.Tensor, rate: float, uniform: tf.Tensor) -> tf.Tensor:
     return tf.where(uniform >= rate, x / tf.cast(1.0 - rate, x.dtype), tf.zeros([], x.dtype))

@@ -48,8 +48,12 @@ def build_train_chunk(
     seed: int,
     label_smoothing: float = 0.0,
     use_dropout: bool = True,
+    num_blocks: int = 1,
 ) -> Callable[[int, int], ChunkMetrics]:
-    """`run(first_step, num_steps)`: that many optimizer steps on the iterator's next batches."""
+    """`run(first_step, num_steps)`: that many optimizer steps on the iterator's next batches.
+
+    `num_blocks` is for `Classifier.call`, here and in `build_predict`.
+    """
     strategy = tf.distribute.get_strategy()
     weights = classifier.weights_by_name
     num_replicas = strategy.num_replicas_in_sync
@@ -64,7 +68,7 @@ def build_train_chunk(
         first_row = context.replica_id_in_sync_group * num_rows
         noise = tf.stack([tf.constant(seed, tf.int64), step]) if use_dropout else None
         with tf.GradientTape() as tape:
-            logits = classifier.call(batch.token_ids, batch.lengths, noise, first_row)
+            logits = classifier.call(batch.token_ids, batch.lengths, noise, first_row, num_blocks)
             losses = batch.weights * cross_entropy(logits, batch.labels, label_smoothing)
             loss = tf.reduce_sum(losses) * batch.scale
             loss /= tf.cast(num_rows * num_replicas, tf.float32)
@@ -107,12 +111,14 @@ class Feed(Protocol):
     def next_window(self) -> Any: ...
 
 
-def build_predict(classifier: Classifier, feed: Feed) -> Callable[[], Predictions]:
+def build_predict(
+    classifier: Classifier, feed: Feed, num_blocks: int = 1
+) -> Callable[[], Predictions]:
     """`run()`: predictions for every document of the feed's next epoch, in order."""
     strategy = tf.distribute.get_strategy()
 
     def replica_step(batch):
-        logits = classifier.call(batch.token_ids, batch.lengths)
+        logits = classifier.call(batch.token_ids, batch.lengths, num_blocks=num_blocks)
         predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
         losses = cross_entropy(logits, batch.labels)
         probabilities = tf.reduce_max(tf.nn.softmax(logits), axis=1)

@@ -26,7 +26,7 @@ NETWORKS = {
 }
 
 
-def _losses(shards, network, num_replicas, num_steps=20):
+def _losses(shards, network, num_replicas, num_steps=20, num_blocks=1):
     vocabulary = Vocabulary.build(shards.words, TokenizerConfig())
     config = PipelineConfig(batch_size=90, num_buckets=3)
     source = WindowSource(
@@ -44,7 +44,9 @@ def _losses(shards, network, num_replicas, num_steps=20):
         adam = Adam(classifier.weights_by_name, training, num_steps, scale_loss=False)
         weights = np.linspace(0.5, 2, 12).astype(np.float32)
         feed = BatchFeed(source, buckets, seed=0, class_weights=weights, strategy=strategy)
-        run = build_train_chunk(classifier, adam, feed.iterator, seed=0, label_smoothing=0.1)
+        run = build_train_chunk(
+            classifier, adam, feed.iterator, seed=0, label_smoothing=0.1, num_blocks=num_blocks
+        )
         losses = [run(step, 1).loss / 90 for step in range(num_steps)]
     feed.close()
     return losses
@@ -55,3 +57,32 @@ def test_loss_curve_is_the_same_on_two_replicas(small_shards, name):
     alone = _losses(small_shards, NETWORKS[name], 1)
     assert alone[-1] < alone[0]
     np.testing.assert_allclose(_losses(small_shards, NETWORKS[name], 2), alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_loss_curve_is_the_same_in_blocks(small_shards, name):
+    whole = _losses(small_shards, NETWORKS[name], 1, num_steps=8)
+    blocks = _losses(small_shards, NETWORKS[name], 1, num_steps=8, num_blocks=4)
+    np.testing.assert_allclose(blocks, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("num_docs", [2, 5])
+def test_blocks_change_neither_logits_nor_gradients(name, num_docs):
+    """Two documents in three blocks: one of them is empty."""
+    classifier = Classifier(
+        NETWORKS[name], vocab_size=30, num_classes=4, unknown_id=1, route="block"
+    )
+    lengths = tf.constant([1, 3, 6, 6, 9][:num_docs])
+    token_ids = tf.random.stateless_uniform([num_docs, 9], [1, 2], 1, 30, tf.int32)
+    token_ids *= tf.cast(tf.sequence_mask(lengths, 9), tf.int32)
+    seed = tf.constant([0, 7], tf.int64)
+    results = []
+    for num_blocks in (1, 3):
+        with tf.GradientTape() as tape:
+            logits = classifier.call(token_ids, lengths, seed, 0, num_blocks)
+            loss = tf.reduce_sum(logits * tf.range(4, dtype=tf.float32))
+        gradients = tape.gradient(loss, list(classifier.weights_by_name.values()))
+        results.append([logits, *map(tf.convert_to_tensor, gradients)])
+    for blocks, whole in zip(results[1], results[0], strict=True):
+        np.testing.assert_allclose(blocks, whole, rtol=1e-4, atol=1e-5)

@@ -96,18 +96,20 @@ def plan_batches(lengths: np.ndarray, buckets: Buckets, seed: Sequence[int] | No
     """Puts every document of a window into one batch of its length bucket.
 
     What is left over of a bucket moves up to the next, so that only the last batch is not full;
-    with equal sizes there are therefore ceil(D / size) batches, whatever the lengths.
+    with equal sizes there are therefore ceil(D / size) batches, whatever the lengths. Within a
+    batch the shortest text comes first, so that parts of it can be cut to their longest text.
 
     Args:
       lengths: int32[D], at most buckets.widths[-1].
       seed: (seed, epoch, window) shuffles documents and batches; None keeps their order.
 
     >>> plan_batches(np.array([3, 1, 2, 1]), Buckets((1, 3), (2, 2)), None).rows.tolist()
-    [[1, 3], [0, 2]]
+    [[1, 3], [2, 0]]
     """
     rng = None if seed is None else np.random.default_rng(list(seed))
     docs = np.arange(len(lengths), dtype=np.int32)
     docs = docs if rng is None else rng.permutation(docs)
+    lengths = np.asarray(lengths, np.uint16 if buckets.widths[-1] < 2**16 else np.int32)
     bucket_of = np.searchsorted(np.asarray(buckets.widths), lengths[docs])
     batches: list[np.ndarray] = []
     widths: list[int] = []
@@ -120,11 +122,14 @@ def plan_batches(lengths: np.ndarray, buckets: Buckets, seed: Sequence[int] | No
         here = np.concatenate([left, here])
         here = here if rng is None else rng.permutation(here)
         num_full = len(here) // size
-        batches += list(here[: num_full * size].reshape(num_full, size))
+        full = here[: num_full * size].reshape(num_full, size)
+        shortest_first = np.argsort(lengths[full], axis=1, kind="stable")
+        batches += list(np.take_along_axis(full, shortest_first, axis=1))
         widths += [buckets.widths[bucket]] * num_full
         left, left_bucket = here[num_full * size :], bucket
     if len(left):
         size = buckets.sizes[left_bucket]
+        left = left[np.argsort(lengths[left], kind="stable")]
         for start in range(0, len(left), size):
             batch = np.full(size, FILLER, np.int32)
             batch[: len(left[start : start + size])] = left[start : start + size]
