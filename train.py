@@ -219,7 +219,7 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
         source, buckets, seed=config.seed, class_weights=weights, strategy=devices.strategy,
         start=(state.epoch, state.window, state.batch),
     )  # fmt: skip
-    num_rows = max(buckets.sizes) // devices.strategy.num_replicas_in_sync
+    num_rows = min(buckets.sizes) // devices.strategy.num_replicas_in_sync
     train_chunk = build_train_chunk(
         classifier, optimizer, feed.iterator, seed=config.seed,
         label_smoothing=config.label_smoothing, num_blocks=count_blocks(route, num_rows),

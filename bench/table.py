@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -30,26 +30,33 @@ def format_row(row: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def format_line(cells: list[str]) -> str:
-    """One line of the plain table: the first cell to the left, figures to the right.
+def format_line(cells: Sequence[str], columns: Mapping[str, int] = _COLUMNS) -> str:
+    """One line of a plain table: the first cell to the left, figures to the right.
+
+    Args:
+      columns: width of each column by its name.
 
     >>> format_line(["step block", "128", "40", *("-" * 9)])[:32]
     'step block            128     40'
     """
-    widths = list(_COLUMNS.values())
+    widths = list(columns.values())
     first = cells[0].ljust(widths[0])
     rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
     return " ".join([first, *rest]).rstrip()
 
 
-def header() -> str:
-    return format_line(list(_COLUMNS))
+def header(columns: Mapping[str, int] = _COLUMNS) -> str:
+    return format_line(list(columns), columns)
 
 
 def show_header() -> None:
-    # lines and not a rich Table: that one cuts figures off where the terminal is narrow
-    Console().print(header(), style="bold", soft_wrap=True, highlight=False)
+    show_line(header(), style="bold")
 
 
 def show_row(row: Mapping[str, Any]) -> None:
-    Console().print(format_line(format_row(row)), soft_wrap=True, highlight=False)
+    show_line(format_line(format_row(row)))
+
+
+def show_line(line: str, style: str = "none") -> None:
+    # lines and not a rich Table: that one cuts figures off where the terminal is narrow
+    Console().print(line, style=style, soft_wrap=True, highlight=False, markup=False)

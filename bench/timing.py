@@ -56,7 +56,12 @@ class Timing:
 
 
 def time_in_turns(
-    runs: Sequence[Callable[[int], object]], seconds: float, warmup_steps: int = 1
+    runs: Sequence[Callable[[int], object]],
+    seconds: float,
+    warmup_steps: int = 1,
+    *,
+    turns: int = 2,
+    lead_steps: int = 0,
 ) -> list[Timing]:
     """Times each `run(num_steps)`, in the order A B B A, so that a drift of the machine hits all.
 
@@ -65,21 +70,27 @@ def time_in_turns(
 
     Args:
       seconds: timed of each run, about; more where a step takes long.
+      turns: times that each run comes to be timed; 3 are A B B A A B.
+      lead_steps: untimed at the start of each turn: they use up what a run made in advance while
+        others had their turn.
     """
     sizes = []
     for run in runs:
         run(warmup_steps)
         estimate = _seconds_of(run, 1)
-        size = int(seconds / 2 / _CHUNKS_PER_TURN / max(estimate, 1e-9))
+        size = int(seconds / turns / _CHUNKS_PER_TURN / max(estimate, 1e-9))
         sizes.append(min(max(size, 1), _MOST_STEPS))
         run(sizes[-1])
     samples: list[list[float]] = [[] for _ in runs]
     forth = list(range(len(runs)))
-    for number in [*forth, *reversed(forth)]:
-        here: list[float] = []
-        while len(here) < _LEAST_CHUNKS or sum(here) < seconds / 2:
-            here.append(_seconds_of(runs[number], sizes[number]))
-        samples[number] += [1000 * taken / sizes[number] for taken in here]
+    for turn in range(turns):
+        for number in reversed(forth) if turn % 2 else forth:
+            if lead_steps:
+                runs[number](lead_steps)
+            here: list[float] = []
+            while len(here) < _LEAST_CHUNKS or sum(here) < seconds / turns:
+                here.append(_seconds_of(runs[number], sizes[number]))
+            samples[number] += [1000 * taken / sizes[number] for taken in here]
     return [Timing(tuple(some), size) for some, size in zip(samples, sizes, strict=True)]
 
 

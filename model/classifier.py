@@ -82,7 +82,8 @@ class Classifier(keras.layers.Layer):
           dropout_seed: int64[2] in training, None without dropout.
           first_row: the global batch's row that is row 0 here (0 on a single replica).
           num_blocks: computes the rows in so many parts, side by side on the cores of a CPU, each
-            cut to its own longest text: worth most where the rows are sorted by length.
+            cut to its own longest text: worth most where the rows are sorted by length. At most B,
+            as the fused kernel's gradient for no rows at all is whatever is in memory.
         """
         num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
         if num_blocks == 1:

@@ -53,7 +53,7 @@ def build_predict_part(
     buckets = Buckets(buckets.widths, tuple(min(size, most) for size in buckets.sizes))
     weights = np.ones(classifier.num_classes, np.float32)
     feed = BatchFeed(source, buckets, seed=None, class_weights=weights, strategy=strategy)
-    num_rows = max(buckets.sizes) // strategy.num_replicas_in_sync
+    num_rows = min(buckets.sizes) // strategy.num_replicas_in_sync
     return build_predict(classifier, feed, count_blocks(classifier.route, num_rows))
 
 

@@ -42,7 +42,7 @@ def choose_route(route: str, has_gpu: bool, precision: str) -> tuple[str, str]:
 
 
 def count_blocks(route: str, num_rows: int) -> int:
-    """How many parts of a replica's batch run side by side (`Classifier.call`): one a core.
+    """How many parts of a replica's batch, of `num_rows` or more, run side by side: one a core.
 
     The fused kernel splits each of its small products over the threads it is given, which costs
     more than it saves: on two cores, a layer of 128 texts took twice the time that two of 64 side

@@ -67,9 +67,8 @@ def test_loss_curve_is_the_same_in_blocks(small_shards, name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("num_docs", [2, 5])
+@pytest.mark.parametrize("num_docs", [3, 5])
 def test_blocks_change_neither_logits_nor_gradients(name, num_docs):
-    """Two documents in three blocks: one of them is empty."""
     classifier = Classifier(
         NETWORKS[name], vocab_size=30, num_classes=4, unknown_id=1, route="block"
     )

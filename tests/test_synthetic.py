@@ -1,5 +1,6 @@
 """The generated corpus has the shape it claims."""
 
+import json
 import time
 from collections import Counter
 
@@ -8,7 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tfdata.synthetic import class_sizes, write_corpus
+from shortline import UserError
+from tfdata.synthetic import class_sizes, main, write_corpus
 
 
 def read(path):
@@ -49,6 +51,47 @@ def test_texts_are_short_varied_and_skewed(corpus):
     assert words.most_common(1)[0][1] > 1000 * sorted(words.values())[len(words) // 2]
     assert len(set(texts)) > 0.99 * len(texts)
     assert all(text == " ".join(text.split()) for text in texts[:1000])
+
+
+@pytest.mark.parametrize("words", [10, 120, 400])
+def test_texts_of_another_length(words, tmp_path):
+    write_corpus(tmp_path / "a.parquet", 1_000, num_classes=30, mean_length=words)
+    texts, _ = read(tmp_path / "a.parquet")
+    lengths = np.array([len(text.split()) for text in texts])
+    assert 0.9 * words < lengths.mean() < 1.1 * words
+    assert lengths.max() <= 1.65 * words
+    slots = [len(set(column)) for column in zip(*map(str.split, texts), strict=False)]
+    assert max(slots) > 50  # the texts of a template are not all the same
+    with pytest.raises(ValueError, match="10 or more"):
+        write_corpus(tmp_path / "b.parquet", 1_000, mean_length=9)
+
+
+def test_thousands_of_classes(tmp_path):
+    write_corpus(tmp_path / "a.parquet", 13_000, num_classes=6_000)
+    _, labels = read(tmp_path / "a.parquet")
+    assert sorted(Counter(labels).values()) == sorted(class_sizes(13_000, 6_000).tolist())
+
+
+def test_command(tmp_path, capsys):
+    path = tmp_path / "a.parquet"
+    main([str(path), "--docs", "1000", "--classes", "7", "--words", "20", "--seed", "3"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["num_docs"], result["num_classes"]) == (1000, 7)
+    write_corpus(tmp_path / "b.parquet", 1000, 7, seed=3, mean_length=20)
+    assert path.read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--classes", "1"], "--classes 1"),
+        (["--docs", "119"], "--docs 119: must be 120"),
+        (["--words", "9"], "--words 9"),
+    ],
+)
+def test_wrong_flags_are_refused(words, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        main([str(tmp_path / "a.parquet"), *words])
 
 
 def test_order(corpus, tmp_path):

@@ -4,10 +4,14 @@ Each class has a few templates of about 40 words in which a few slots vary. Ever
 takes its templates from the class before and changes two words, so telling these two apart hangs
 on two words. A hundredth of the documents have a label that their text does not follow, and of
 some twins the telling words are left out, so that no model can be right on all of them.
+
+    python -m tfdata.synthetic corpus.parquet --docs 710900 --classes 60 --words 40
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import tyro
 
-from shortline import write_whole
+from shortline import parse_flags, run_command, write_whole
 
 _CHUNK_DOCS = 65_536
 _NUM_NAMES, _NUM_WORDS = 24_000, 4_000
+_MEAN_LENGTH, _LEAST_LENGTH = 40, 10
 _WRONG_LABELS = 0.01
 _UNTELLING = 0.02
 _NOISELESS_DOCS = 50
@@ -44,18 +50,24 @@ def write_corpus(
     num_classes: int = 60,
     seed: int = 0,
     order: Literal["random", "class"] = "random",
+    mean_length: int = _MEAN_LENGTH,
 ) -> None:
     """Writes Parquet with the columns text and label; the same arguments give the same documents.
 
     `order="class"` writes class after class, as such data is often found, to show what that does.
 
+    Args:
+      mean_length: words of a text, about; the longest have 1.6 times as many.
+
     Raises:
-      ValueError: fewer than two documents a class.
+      ValueError: fewer than two documents a class, or texts of fewer than ten words.
     """
+    if mean_length < _LEAST_LENGTH:
+        raise ValueError(f"texts of {mean_length} words: must be {_LEAST_LENGTH} or more")
     sizes = class_sizes(num_docs, num_classes)
     random = np.random.default_rng([seed, 0])
     words = _pseudo_words(_NUM_WORDS + _NUM_NAMES + num_classes, random)
-    templates = _build_templates(words[:_NUM_WORDS], num_classes, random)
+    templates = _build_templates(words[:_NUM_WORDS], num_classes, mean_length, random)
     names = pa.array(words[_NUM_WORDS:-num_classes])
     labels = pa.array(words[-num_classes:])
     classes = np.repeat(np.arange(num_classes, dtype=np.int32), sizes)
@@ -112,7 +124,7 @@ def _pseudo_words(count: int, random: np.random.Generator) -> list[str]:
 
 
 def _build_templates(
-    words: list[str], num_classes: int, random: np.random.Generator
+    words: list[str], num_classes: int, mean_length: int, random: np.random.Generator
 ) -> list[list[_Template]]:
     """One to six templates of each class."""
     classes: list[list[_Template]] = []
@@ -122,14 +134,15 @@ def _build_templates(
             classes.append(twins)
         else:
             count = random.integers(1, 7)
-            classes.append([_build_template(words, random) for _ in range(count)])
+            classes.append([_build_template(words, mean_length, random) for _ in range(count)])
     return classes
 
 
-def _build_template(words: list[str], random: np.random.Generator) -> _Template:
-    length = int(np.clip(random.normal(37, 9), 25, 60))
+def _build_template(words: list[str], mean_length: int, random: np.random.Generator) -> _Template:
+    scale = mean_length / _MEAN_LENGTH
+    length = int(scale * np.clip(random.normal(37, 9), 25, 60))
     chosen = [words[rank] for rank in _zipf(len(words), length, random).tolist()]
-    for slot in random.choice(length, random.integers(4, 8), replace=False):
+    for slot in random.choice(length, round(scale * random.integers(4, 8)), replace=False):
         chosen[slot] = ""
     return _Template(chosen)
 
@@ -211,3 +224,52 @@ def _slot(i: int, count: int, names: pa.Array, random: np.random.Generator) -> p
         second = names.take(pa.array(_zipf(len(names), count, random)))
         return pc.binary_join_element_wise(value, second, pa.scalar(" "))
     return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticFlags:
+    """The flags of `python -m tfdata.synthetic`."""
+
+    out: tyro.conf.Positional[Path]
+    """Parquet file to write."""
+    docs: int = 40_000
+    """Documents."""
+    classes: int = 60
+    """Classes, the biggest with some 7 % of the documents, the smallest with two or three."""
+    words: int = _MEAN_LENGTH
+    """Words of a text, about."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    order: Literal["random", "class"] = "random"
+    """Order of the documents; class: one class after the other."""
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ValueError(f"--classes {self.classes}: must be 2 or more")
+        if self.docs < 2 * self.classes:
+            raise ValueError(f"--docs {self.docs}: must be {2 * self.classes} or more, two a class")
+        if self.words < _LEAST_LENGTH:
+            raise ValueError(f"--words {self.words}: must be {_LEAST_LENGTH} or more")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command; ends stdout with one line of JSON."""
+    flags = parse_flags(
+        SyntheticFlags, argv, prog="python -m tfdata.synthetic",
+        description="Write a generated corpus of skewed classes of near-identical texts.",
+    )  # fmt: skip
+    started = time.monotonic()
+    write_corpus(flags.out, flags.docs, flags.classes, flags.seed, flags.order, flags.words)
+    seconds = time.monotonic() - started
+    result = {
+        "num_docs": flags.docs,
+        "num_classes": flags.classes,
+        "seconds": round(seconds, 3),
+        "docs_per_s": round(flags.docs / seconds, 1),
+        "out": str(flags.out),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    run_command(main)

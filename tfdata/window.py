@@ -1,7 +1,9 @@
 """Windows: token ids of many documents, flat, in host memory.
 
-A window is the unit of tokenising, shuffling and bucketing. `host` residency holds the whole part
-as one window, tokenised once; `stream` makes one window after the other, so memory stays flat.
+A window is the unit of tokenising, shuffling and bucketing. `host` residency trains its first epoch
+window after window, as they are tokenised, and then holds the whole part as one; `stream` makes one
+window after the other in every epoch, so memory stays flat. Where ids come from, the texts or the
+cache on disk, changes nothing in the windows.
 Shapes: D documents of the window, N tokens of them all.
 """
 
@@ -10,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +25,11 @@ import tensorflow as tf
 
 from tfdata.config import PipelineConfig
 from tfdata.encode import Encoder, texts_to_tensor
+from tfdata.id_cache import CachedIds, IdCache
+from tfdata.id_writer import Piece
 from tfdata.shards import ShardSet, read_batches
+
+_LEAST_FIRST_DOCS = 16_384  # of a window of the first epoch: less is a poor sample to shuffle
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Window:
     """Documents `first_doc` … `first_doc + D - 1` of a part, as token ids."""
 
     ids: np.ndarray
-    """uint16[N] where the vocabulary allows, else int32[N]."""
+    """uint16[N] where the vocabulary allows, else int32[N]; may be memory-mapped."""
     offsets: np.ndarray
     """int64[D + 1]: document d is ids[offsets[d] : offsets[d + 1]]."""
     labels: np.ndarray
@@ -46,12 +53,34 @@ class Window:
         return len(self.labels)
 
 
-def build_window(pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]], first_doc: int) -> Window:
-    """One window of (ids[n], lengths[d], labels[d]) pieces, in order."""
-    ids, lengths, labels = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+def build_window(pieces: list[Piece], first_doc: int) -> Window:
+    """One window of (ids[n], lengths[d], labels[d]) pieces, in order; a single one is not copied."""
+    ids, lengths, labels = (
+        arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        for arrays in zip(*pieces, strict=True)
+    )
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return Window(ids, offsets, labels, first_doc)
+
+
+def cut_windows(pieces: Iterable[Piece], window_docs: int, first_doc: int = 0) -> Iterator[Window]:
+    """Windows of `window_docs` documents, the last of what is left, from pieces of any size."""
+    held, num_held = [], 0
+    for ids, lengths, labels in pieces:
+        while num_held + len(lengths) >= window_docs:
+            cut = window_docs - num_held
+            token_cut = int(lengths[:cut].sum())
+            held.append((ids[:token_cut], lengths[:cut], labels[:cut]))
+            yield build_window(held, first_doc)
+            first_doc += window_docs
+            ids, lengths, labels = ids[token_cut:], lengths[cut:], labels[cut:]
+            held, num_held = [], 0
+        if len(lengths):
+            held.append((ids, lengths, labels))
+            num_held += len(lengths)
+    if held:
+        yield build_window(held, first_doc)
 
 
 class WindowSource:
@@ -74,18 +103,25 @@ class WindowSource:
         self._window_docs = config.window_docs
         self._shuffle_seed = shuffle_seed
         self._held: Window | None = None
+        self._cached: CachedIds | None = None
+        self._cache = IdCache(shard_set, part, encoder, self.id_type) if config.id_cache else None
         self.num_docs = shard_set.num_docs(part)
         self.residency = config.residency
         if config.residency == "auto":
             self.residency = choose_residency(shard_set, part, vocab_size)
 
-    @property
-    def docs_of_windows(self) -> list[int]:
-        """Documents of each window of an epoch."""
-        if self.residency == "host":
-            return [self.num_docs]
-        full, rest = divmod(self.num_docs, self._window_docs)
-        return [self._window_docs] * full + ([rest] if rest else [])
+    def docs_of_windows(self, epoch: int) -> list[int]:
+        """Documents of each window of an epoch; all epochs after the first are alike."""
+        size = self._docs_of_a_window(epoch)
+        full, rest = divmod(self.num_docs, size)
+        return [size] * full + ([rest] if rest else [])
+
+    def _docs_of_a_window(self, epoch: int) -> int:
+        if self.residency == "stream":
+            return self._window_docs
+        if epoch == 0 and self._shuffle_seed is not None:
+            return min(self._window_docs, max(_LEAST_FIRST_DOCS, -(-self.num_docs // 4)))
+        return max(1, self.num_docs)
 
     def read(self, epoch: int, first_window: int = 0) -> Iterator[Window]:
         """The windows of an epoch from `first_window` on.
@@ -93,35 +129,41 @@ class WindowSource:
         Raises:
           UserError: a shard is missing, truncated or damaged.
         """
-        if self.residency == "host":
-            if self._held is None:
-                self._held = build_window(list(self._encode(None, 0)), 0)
+        size = self._docs_of_a_window(epoch)
+        if self.residency == "stream":
+            first_doc = first_window * size
+            pieces = self._read_pieces(self._shard_order(epoch), first_doc)
+            yield from cut_windows(pieces, size, first_doc)
+        elif self._held is not None and size >= self.num_docs:
             yield self._held
-            return
-        order = None
-        if self._shuffle_seed is not None:
-            rng = np.random.default_rng([self._shuffle_seed, epoch, 2**31])
-            order = rng.permutation(len(self._shard_set.parts[self._part])).tolist()
-        first_doc = first_window * self._window_docs
-        pieces, num_held = [], 0
-        for ids, lengths, labels in self._encode(order, first_doc):
-            while num_held + len(lengths) >= self._window_docs:
-                cut = self._window_docs - num_held
-                token_cut = int(lengths[:cut].sum())
-                pieces.append((ids[:token_cut], lengths[:cut], labels[:cut]))
-                yield build_window(pieces, first_doc)
-                first_doc += self._window_docs
-                ids, lengths, labels = ids[token_cut:], lengths[cut:], labels[cut:]
-                pieces, num_held = [], 0
-            if len(lengths):
-                pieces.append((ids, lengths, labels))
-                num_held += len(lengths)
-        if pieces:
-            yield build_window(pieces, first_doc)
+        else:
+            pieces = self._read_pieces(None, 0)
+            windows = []
+            for window in cut_windows(pieces, size):
+                windows.append(window)
+                if len(windows) > first_window:
+                    yield window
+            self._held = _join(windows)
+
+    def _shard_order(self, epoch: int) -> list[int] | None:
+        if self._shuffle_seed is None:
+            return None
+        rng = np.random.default_rng([self._shuffle_seed, epoch, 2**31])
+        return rng.permutation(len(self._shard_set.parts[self._part])).tolist()
+
+    def _read_pieces(self, order: list[int] | None, skip_docs: int) -> Iterator[Piece]:
+        """Ids of the part from the cache or, if that fails, encoded; of a whole part also kept."""
+        if self._cache is None or not self.num_docs:
+            return self._encode(order, skip_docs)
+        self._cached = self._cached or self._cache.open()
+        if self._cached is not None:
+            return self._cached.read(order, skip_docs)
+        pieces = self._encode(order, skip_docs)
+        return pieces if skip_docs else self._cache.keep(pieces, order)
 
     def _encode(
         self, order: list[int] | None, skip_docs: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[Piece]:
         """Tokenises record batches on all cores, in order: ids[n], lengths[d], labels[d]."""
         batches = read_batches(self._shard_set, self._part, shard_order=order, skip_docs=skip_docs)
 

@@ -9,99 +9,95 @@ pads and truncates on the left, masks, and knows nothing of cuDNN; only its spar
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 
-from shortline import UserError, import_tensorflow, parse_flags, run_command
-from tfdata.shards import ShardSet, open_shards, read_batches
+from bench.peers.corpus import MAX_LEN, VOCAB_SIZE, Split, read_split
+from bench.peers.flags import PeerFlags, import_peer
+from bench.peers.record import Record
+from shortline import import_tensorflow, parse_flags, run_command
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeerFlags:
+class SeedFlags(PeerFlags):
     """The flags of this command."""
 
-    shards: tyro.conf.Positional[Path]
-    """Shard set that tfdata.ingest wrote."""
-    epochs: int = 20
-    """Passes over the training part."""
-    batch_size: int = 128
-    """Documents in a batch."""
     keras: Literal["3", "2"] = "3"
     """Which Keras."""
-    seed: int = 0
-    """Of weights, order and dropout."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
     flags = parse_flags(
-        PeerFlags, argv, prog="python -m bench.peers.keras_seed",
+        SeedFlags, argv, prog="python -m bench.peers.keras_seed",
         description="Train the seed's Keras script on a shard set.",
     )  # fmt: skip
     import_tensorflow()
-    shard_set = open_shards(flags.shards)
-    train_texts, train_labels = _read(shard_set, "train")
-    valid_texts, valid_labels = _read(shard_set, "valid")
+    keras = import_peer("keras" if flags.keras == "3" else "tf_keras")
+    split = read_split(flags.shards)
+    x, x_valid = tokenize(split, padding="pre")
+    weights = dict(enumerate(split.class_weights.tolist()))
+    model = _build_model(keras, flags, split.num_classes)
+    package = "keras" if flags.keras == "3" else "tf_keras"
+    record = Record(
+        f"keras {flags.keras}", split, num_epochs=flags.epochs, batch_size=flags.batch_size,
+        device=describe_device(),
+        versions={name: version(name) for name in ("tensorflow", package)},
+    )  # fmt: skip
+    for _ in range(flags.epochs):
+        started = time.perf_counter()
+        model.fit(
+            x, split.train_labels, batch_size=flags.batch_size, class_weight=weights, verbose=0
+        )
+        seconds = time.perf_counter() - started
+        predicted = model.predict(x_valid, batch_size=1024, verbose=0).argmax(axis=1)
+        record.add_epoch(seconds, predicted)
+    record.finish()
+
+
+def tokenize(split: Split, padding: Literal["pre", "post"]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int32[D, 40] of the training texts and int32[V, 40] of the validation texts.
+
+    Of longer texts the last 40 tokens stay: `pad_sequences` truncates on the left.
+    """
     import tensorflow as tf
 
+    tokenizer = tf.keras.preprocessing.text.Tokenizer(num_words=VOCAB_SIZE)
+    tokenizer.fit_on_texts(split.train_texts)
     pad_sequences = tf.keras.preprocessing.sequence.pad_sequences
-    tokenizer = tf.keras.preprocessing.text.Tokenizer(num_words=20_000)
-    tokenizer.fit_on_texts(train_texts)
-    x, x_valid = (
-        pad_sequences(tokenizer.texts_to_sequences(texts), maxlen=40)
-        for texts in (train_texts, valid_texts)
+    train, valid = (
+        pad_sequences(tokenizer.texts_to_sequences(texts), maxlen=MAX_LEN, padding=padding)
+        for texts in (split.train_texts, split.valid_texts)
     )
-    counts = shard_set.label_counts
-    scores = np.log(0.5 * counts.sum() / counts)
-    weights = {number: float(max(1.0, score)) for number, score in enumerate(scores)}
-    model = _build_model(flags, len(counts))
-    epochs = []
-    for epoch in range(flags.epochs):
-        started = time.perf_counter()
-        model.fit(x, train_labels, batch_size=flags.batch_size, class_weight=weights, verbose=0)
-        seconds = time.perf_counter() - started
-        loss, accuracy = model.evaluate(x_valid, valid_labels, batch_size=1024, verbose=0)
-        epochs.append({"seconds": seconds, "valid_loss": loss, "valid_accuracy": accuracy})
-        print(
-            f"epoch {epoch + 1}/{flags.epochs}  {len(x) / seconds:,.0f} docs/s  {seconds:.1f} s  "
-            f"validation loss {loss:.4f}  accuracy {accuracy:.4f}",
-            flush=True,
-        )
-    steady = epochs[1:] or epochs
-    docs_per_s = len(x) * len(steady) / sum(epoch["seconds"] for epoch in steady)
-    print(json.dumps({"peer": f"keras {flags.keras}", "docs_per_s": docs_per_s, "epochs": epochs}))
+    return train, valid
 
 
-def _read(shard_set: ShardSet, part: str) -> tuple[list[str], np.ndarray]:
-    if not shard_set.num_docs(part):
-        raise UserError(f"{shard_set.folder}: has no {part} part; ingest it with one")
-    texts: list[str] = []
-    labels = []
-    for batch, ids in read_batches(shard_set, part):
-        texts += batch.to_pylist()
-        labels.append(ids)
-    return texts, np.concatenate(labels)
+def describe_device() -> str:
+    """The GPU that Keras takes, or the CPU."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "CPU"
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
 
 
-def _build_model(flags: PeerFlags, num_classes: int) -> Any:
-    if flags.keras == "2":
-        import tf_keras as keras
-    else:
-        import keras
+def _build_model(keras: Any, flags: SeedFlags, num_classes: int) -> Any:
     keras.utils.set_random_seed(flags.seed)
     layers = keras.layers
+    # On a GPU Keras 2 falls back by itself where the padding is on the left; Keras 3 raises.
+    generic = {"use_cudnn": False} if flags.keras == "3" else {}
     model = keras.Sequential(
         [
-            layers.Embedding(20_000, 50, mask_zero=True),
-            layers.LSTM(40, return_sequences=True),
+            layers.Embedding(VOCAB_SIZE, 50, mask_zero=True),
+            layers.LSTM(40, return_sequences=True, **generic),
             layers.Dropout(0.5),
-            layers.LSTM(40),
+            layers.LSTM(40, **generic),
             layers.Dropout(0.5),
             layers.Dense(num_classes, activation="softmax"),
         ]
