@@ -126,7 +126,7 @@ def write_whole(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[An
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -135,10 +135,17 @@ def write_whole(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[An
 
 
 def umask() -> int:
-    """The process's file mode mask."""
+    """The process's file mode mask, as it was when it started."""
+    return _UMASK
+
+
+def _read_umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+_UMASK = _read_umask()  # reading it sets it for a moment: not while threads may create files
 
 
 def parse_flags(

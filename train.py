@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import operator
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.flags import Flags, read_flags, settle
+from model.startup import StartupClock
+from model.state import State
 from shortline import (
     EXIT_STOPPED,
     UserError,
@@ -31,45 +35,23 @@ from shortline import (
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     import numpy as np
 
+    from model.checkpoint import CheckpointWriter
     from model.classifier import Classifier
     from model.devices import Devices, GpuMonitor
     from model.events import MetricsLog
+    from model.optimizer import Adam
     from model.progress import TrainProgress
     from model.run import RunPaths
     from model.step import ChunkMetrics, Predictions
     from tfdata.encode import Encoder
     from tfdata.pipeline import BatchFeed
+    from tfdata.plan import Buckets
     from tfdata.shards import ShardSet
+    from tfdata.vocab import Vocabulary
+    from tfdata.window import WindowSource
 
-_STARTED = time.perf_counter()
 SHOWN_SCORES = ("loss", "accuracy", "macro_f1", "weighted_f1")
 _CHUNK_SECONDS = 1.0  # a signal is answered, and the display moves, about this often
-
-
-@dataclass
-class State:
-    """Where training stands; with the variables, all that a checkpoint needs."""
-
-    epoch: int = 0
-    window: int = 0
-    batch: int = 0
-    step: int = 0
-    num_docs: int = 0
-    """Of this epoch so far, like the next six."""
-    num_correct: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
-    num_tokens: int = 0
-    num_padded: int = 0
-    num_steps: int = 0
-    best_macro_f1: float = -1.0
-    best_epoch: int = 0
-    """Counted from 1; 0 before the first."""
-    epochs_without_gain: int = 0
-    epoch_seconds: list[float] = field(default_factory=list)
-    padding_fraction: float = 0.0
-    startup_seconds: float = 0.0
-    is_done: bool = False
 
 
 @dataclass
@@ -80,8 +62,10 @@ class Trainer:
     paths: RunPaths
     fingerprint: str
     classifier: Classifier
+    optimizer: Adam
     encoder: Encoder
     variables: dict[str, Any]
+    checkpoints: CheckpointWriter
     feed: BatchFeed
     train_chunk: Callable[[int, int], ChunkMetrics]
     predict_valid: Callable[[], Predictions] | None
@@ -93,23 +77,27 @@ class Trainer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    clock = StartupClock(from_process=argv is None)
     flags = read_flags(argv)
     import_tensorflow()
     from model.devices import choose_devices
     from model.run import check_free
 
+    clock.lap("imports")
     if flags.resume is None and flags.out is not None:
         check_free(Path(flags.out))  # before the data is read, not after
     devices = choose_devices(flags.gpus, flags.cpu_replicas)
     if flags.gpus == "all" and not devices.has_gpu:
         print("no GPU found (TF_CPP_MIN_LOG_LEVEL=0 shows why): training on the CPU")
+    clock.lap("devices")
     shard_set = open_data(flags)
     flags = settle(flags, shard_set)
+    clock.lap("data")
     state = State()
     with devices.strategy.scope():
-        trainer = build(flags, shard_set, devices, state)
+        trainer = build(flags, shard_set, devices, state, clock)
         try:
-            run_epochs(trainer, state, devices)
+            run_epochs(trainer, state, devices, clock)
             if state.is_done:
                 finish(trainer, state, shard_set)
                 return 0
@@ -149,18 +137,20 @@ def open_data(flags: Flags) -> ShardSet:
     return ingest_cached(inputs, flags.ingest, counted)
 
 
-def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> Trainer:
+def build(
+    flags: Flags, shard_set: ShardSet, devices: Devices, state: State, clock: StartupClock
+) -> Trainer:
     """Network, optimizer, feeds and compiled loops; a resumed run's checkpoint is restored."""
-    from model.checkpoint import load_checkpoint, restore
-    from model.classifier import Classifier
+    from model.checkpoint import CheckpointWriter
     from model.finish import build_predict_part
     from model.losses import class_weights
-    from model.lstm import choose_route, count_blocks
-    from model.optimizer import Adam
-    from model.run import RunPaths, create_run
+    from model.lstm import count_blocks
+    from model.optimizer import is_lazy_faster
+    from model.run import RunPaths, create_run, restore_last
+    from model.startup import repeat_shapes, warm_up
     from model.step import build_train_chunk
     from tfdata.encode import Encoder
-    from tfdata.pipeline import BatchFeed
+    from tfdata.pipeline import Batch, BatchFeed
     from tfdata.plan import choose_buckets, count_steps
     from tfdata.vocab import Vocabulary
     from tfdata.window import WindowSource
@@ -171,45 +161,24 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
     assert config.epochs is not None
     vocabulary = Vocabulary.build(shard_set.words, tokenizer)
     encoder = Encoder(tokenizer, vocabulary, tokenizer.max_len)
-    precision = "float32" if flags.model.precision == "auto" else flags.model.precision
-    try:
-        route, why = choose_route(flags.model.route, devices.has_gpu, precision)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    print(f"training on {devices.description} in {precision}; LSTM route {route}: {why}")
     source = WindowSource(
         shard_set, "train", encoder,
         vocab_size=len(vocabulary), config=flags.pipeline, shuffle_seed=config.seed,
     )  # fmt: skip
     buckets = choose_buckets(shard_set.length_counts, tokenizer.max_len, flags.pipeline)
-    steps = count_steps(shard_set.length_counts, buckets, source.docs_of_windows)
-    print(
-        f"{source.num_docs:,} documents, {len(shard_set.labels):,} classes, "
-        f"{len(vocabulary):,} token ids, {source.residency} residency; {steps:,} batches an epoch "
-        f"of {max(buckets.sizes):,} documents, padded to {', '.join(map(str, buckets.widths))}"
-    )
-    classifier = Classifier(
-        flags.model, vocab_size=len(vocabulary), num_classes=len(shard_set.labels),
-        unknown_id=vocabulary.unknown_id, route=route, precision=precision, seed=config.seed,
-    )  # fmt: skip
-    optimizer = Adam(
-        classifier.weights_by_name, config, config.epochs * steps,
-        scale_loss=precision == "mixed_float16",
-    )  # fmt: skip
+    steps = [
+        count_steps(shard_set.length_counts, buckets, source.docs_of_windows(epoch))
+        for epoch in range(config.epochs)
+    ]
+    classifier, optimizer = build_network(flags, shard_set, devices, vocabulary, sum(steps))
+    announce(shard_set, source, buckets, vocabulary, steps[-1])
     variables = classifier.weights_by_name | optimizer.state_by_name
     if flags.resume is None:
         paths = create_run(Path(flags.out), flat_values(flags), shard_set.labels, vocabulary)
     else:
         paths = RunPaths(Path(flags.out))
     if paths.last.exists():  # a run that was stopped before its first checkpoint begins again
-        arrays, saved = load_checkpoint(paths.last)
-        if saved.pop("fingerprint") != shard_set.fingerprint:
-            raise UserError(
-                f"--resume {flags.resume}: the data is not what the run was started with; "
-                "restore it, or start a new run"
-            )
-        restore(variables, arrays, paths.last)
-        vars(state).update(saved)
+        vars(state).update(restore_last(paths, variables, shard_set.fingerprint))
         where = (
             "it had finished" if state.is_done else f"epoch {state.epoch + 1}, step {state.step}"
         )
@@ -219,29 +188,97 @@ def build(flags: Flags, shard_set: ShardSet, devices: Devices, state: State) -> 
         source, buckets, seed=config.seed, class_weights=weights, strategy=devices.strategy,
         start=(state.epoch, state.window, state.batch),
     )  # fmt: skip
+    clock.lap("network")
     num_rows = min(buckets.sizes) // devices.strategy.num_replicas_in_sync
-    train_chunk = build_train_chunk(
-        classifier, optimizer, feed.iterator, seed=config.seed,
-        label_smoothing=config.label_smoothing, num_blocks=count_blocks(route, num_rows),
+    most_tokens = max(map(operator.mul, buckets.sizes, buckets.widths))
+    is_lazy = not devices.has_gpu and is_lazy_faster(most_tokens, len(vocabulary))
+    optimizer.begin(state.step, is_lazy)
+    build_chunk = functools.partial(
+        build_train_chunk, classifier, optimizer, seed=config.seed,
+        label_smoothing=config.label_smoothing, num_blocks=count_blocks(classifier.route, num_rows),
     )  # fmt: skip
+    train_chunk = build_chunk(feed.iterator)
+    train_chunk(state.step, 0)  # the graph is made ready to run when it is first called
     predict_valid = None
     if shard_set.num_docs("valid"):
         predict_valid = build_predict_part(classifier, encoder, shard_set, "valid", flags.pipeline)
-    facts = {
-        "num_train": source.num_docs, "num_valid": shard_set.num_docs("valid"),
-        "num_classes": len(shard_set.labels), "route": route, "precision": precision,
-        "device": devices.description, "num_replicas": devices.strategy.num_replicas_in_sync,
-        "residency": source.residency, "seed": config.seed, "preset": flags.preset,
-        "class_weights": config.class_weights, "label_smoothing": config.label_smoothing,
-        "bucket_widths": buckets.widths, "batch_sizes": buckets.sizes,
-    }  # fmt: skip
+    clock.lap("graphs")
+    if devices.has_gpu:
+        num_replicas = devices.strategy.num_replicas_in_sync
+        each = (-(-size // num_replicas) for size in buckets.sizes)
+        shapes = list(zip(each, buckets.widths, strict=True))
+        made_up = build_chunk(repeat_shapes(Batch, shapes))
+        # in `stream` an evaluation may take minutes; the first after an epoch is warm-up enough
+        predict = predict_valid if source.residency != "stream" else None
+        warm_up(variables, made_up, len(shapes), predict)
+        clock.lap("warm-up")
+    facts = collect_facts(flags, shard_set, devices, classifier, source, buckets)
     return Trainer(
-        flags, paths, shard_set.fingerprint, classifier, encoder, variables, feed, train_chunk,
-        predict_valid, source.num_docs, config.epochs, shard_set.label_counts, facts,
+        flags, paths, shard_set.fingerprint, classifier, optimizer, encoder, variables,
+        CheckpointWriter(), feed, train_chunk, predict_valid, source.num_docs, config.epochs,
+        shard_set.label_counts, facts,
     )  # fmt: skip
 
 
-def run_epochs(trainer: Trainer, state: State, devices: Devices) -> None:
+def build_network(
+    flags: Flags, shard_set: ShardSet, devices: Devices, vocabulary: Vocabulary, num_steps: int
+) -> tuple[Classifier, Adam]:
+    """The network by the best route there is, and its optimizer; tells which route, and why.
+
+    Args:
+      num_steps: of all epochs.
+    """
+    from model.classifier import Classifier
+    from model.lstm import choose_route
+    from model.optimizer import Adam
+
+    precision = "float32" if flags.model.precision == "auto" else flags.model.precision
+    try:
+        route, why = choose_route(flags.model.route, devices.has_gpu, precision)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(f"training on {devices.description} in {precision}; LSTM route {route}: {why}")
+    classifier = Classifier(
+        flags.model, vocab_size=len(vocabulary), num_classes=len(shard_set.labels),
+        unknown_id=vocabulary.unknown_id, route=route, precision=precision, seed=flags.train.seed,
+    )  # fmt: skip
+    optimizer = Adam(
+        classifier.weights_by_name, flags.train, num_steps,
+        scale_loss=precision == "mixed_float16",
+    )  # fmt: skip
+    return classifier, optimizer
+
+
+def announce(
+    shard_set: ShardSet, source: WindowSource, buckets: Buckets, vocabulary: Vocabulary,
+    num_steps: int,
+) -> None:  # fmt: skip
+    """Tells what there is to train on, and in which batches."""
+    print(
+        f"{source.num_docs:,} documents, {len(shard_set.labels):,} classes, "
+        f"{len(vocabulary):,} token ids, {source.residency} residency; {num_steps:,} batches an "
+        f"epoch of {max(buckets.sizes):,} documents, padded to "
+        f"{', '.join(map(str, buckets.widths))}"
+    )
+
+
+def collect_facts(
+    flags: Flags, shard_set: ShardSet, devices: Devices, classifier: Classifier,
+    source: WindowSource, buckets: Buckets,
+) -> dict[str, Any]:  # fmt: skip
+    """What summary.json says of data, network and devices."""
+    return {
+        "num_train": source.num_docs, "num_valid": shard_set.num_docs("valid"),
+        "num_classes": len(shard_set.labels), "route": classifier.route,
+        "precision": classifier.dtype_policy.name, "device": devices.description,
+        "num_replicas": devices.strategy.num_replicas_in_sync, "residency": source.residency,
+        "seed": flags.train.seed, "preset": flags.preset,
+        "class_weights": flags.train.class_weights, "label_smoothing": flags.train.label_smoothing,
+        "bucket_widths": buckets.widths, "batch_sizes": buckets.sizes,
+    }  # fmt: skip
+
+
+def run_epochs(trainer: Trainer, state: State, devices: Devices, clock: StartupClock) -> None:
     """train chunk → log → evaluate → save, until epochs or patience end or a signal asks to stop.
 
     Either way there is a checkpoint; `state.is_done` tells which it was.
@@ -254,17 +291,22 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices) -> None:
     log = MetricsLog(trainer.paths.metrics, trainer.paths.tensorboard, state.step)
     done_docs = state.epoch * trainer.docs_per_epoch + state.num_docs
     display = TrainProgress(trainer.num_epochs, trainer.docs_per_epoch, done_docs)
-    state.startup_seconds = state.startup_seconds or time.perf_counter() - _STARTED
-    with catch_signals() as signals, display, contextlib.closing(log):
+    with catch_signals() as signals, trainer.checkpoints, display, contextlib.closing(log):
         saved_at = time.monotonic()
         while not state.is_done:
             started, window = time.perf_counter(), None
             while window is None and not signals:
                 window = trainer.feed.poll_window(timeout=0.2)
-            state.seconds += time.perf_counter() - started  # waiting for input is training time
+            if clock.is_running:
+                display.say(clock.stop("first batch"))
+                state.startup_seconds = state.startup_seconds or clock.total
+                state.startup = state.startup or clock.seconds
+            else:  # waiting for later input is training time
+                state.seconds += time.perf_counter() - started
             num_left = window.num_batches if window else 0
             while num_left and not signals:
                 num_left -= run_chunk(trainer, state, num_left, display, monitor, log)
+                trainer.checkpoints.check()
                 if time.monotonic() - saved_at > trainer.flags.save_minutes * 60:
                     save(trainer, state)
                     saved_at = time.monotonic()
@@ -298,13 +340,7 @@ def run_chunk(
             f"{last - 1}; the checkpoint of the last good epoch is kept; try a smaller "
             "--learning-rate, a --clip-norm, or --precision float32"
         )
-    state.step += num_steps
-    state.batch += num_steps
-    state.num_steps += num_steps
-    state.seconds += seconds
-    state.num_docs += sums.num_docs
-    state.num_correct += sums.num_correct
-    state.loss += sums.loss
+    state.add_chunk(sums, num_steps, seconds)
     gpu = monitor.read()
     loss, accuracy = sums.loss / sums.num_docs, sums.num_correct / sums.num_docs
     docs_per_s = sums.num_docs / seconds
@@ -322,9 +358,8 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
     from model.scores import score
 
     patience = trainer.flags.train.patience
-    state.epoch += 1
-    state.epoch_seconds.append(state.seconds)
-    state.padding_fraction = 1 - state.num_tokens / state.num_padded
+    trainer.optimizer.catch_up(state.step)
+    state.add_epoch()
     values = {
         "epoch": state.epoch,
         "loss": state.loss / state.num_docs,
@@ -354,33 +389,17 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
     state.is_done = bool(tired) or state.epoch >= trainer.num_epochs
     if tired and state.epoch < trainer.num_epochs:
         display.say(f"stopping early: no better macro-F1 for {patience} epochs (--patience)")
-    state.window = state.batch = state.num_docs = state.num_correct = state.num_steps = 0
-    state.num_tokens = state.num_padded = 0
-    state.loss = state.seconds = 0.0
-    if is_best:
-        save(trainer, state, best=True)
-    save(trainer, state)
+    state.begin_epoch()
+    save(trainer, state, is_best)
 
 
-def save(trainer: Trainer, state: State, best: bool = False) -> None:
-    """Writes the checkpoint, unless what it would hold is broken.
-
-    Raises:
-      UserError: a variable is not finite.
-    """
-    import numpy as np
-
-    from model.checkpoint import save_checkpoint
-
-    for name, variable in trainer.variables.items():
-        if not np.isfinite(variable.numpy()).all():
-            raise UserError(
-                f"{name} is not finite after step {state.step}; the checkpoint before is kept; "
-                "try a smaller --learning-rate, a --clip-norm, or --precision float32"
-            )
-    path = trainer.paths.best if best else trainer.paths.last
+def save(trainer: Trainer, state: State, is_best: bool = False) -> None:
+    """Begins to write the last checkpoint, and the best if it is that too."""
+    paths = trainer.paths
     saved = {**dataclasses.asdict(state), "fingerprint": trainer.fingerprint}
-    save_checkpoint(path, trainer.variables, saved)
+    trainer.checkpoints.save(
+        (paths.best, paths.last) if is_best else (paths.last,), trainer.variables, saved
+    )
 
 
 @contextlib.contextmanager
@@ -413,6 +432,7 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
         "epoch_seconds": state.epoch_seconds,
         "docs_per_s": trainer.docs_per_epoch * len(steady) / sum(steady),
         "startup_seconds": state.startup_seconds,
+        "startup": {phase: round(seconds, 3) for phase, seconds in state.startup.items()},
         "padding_fraction": state.padding_fraction,
     }
     finish_run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,8 +60,11 @@ def open_corpus(flags: Flags, num_docs: int) -> Corpus:
     return Corpus(flags, shard_set, vocabulary, encoder)
 
 
-def build_source(corpus: Corpus, residency: str) -> WindowSource:
-    config = dataclasses.replace(corpus.flags.pipeline, residency=residency)
+def build_source(corpus: Corpus, residency: str, *, id_cache: bool = False) -> WindowSource:
+    """The windows of the training part; without `id_cache` their strings are tokenised here."""
+    config = dataclasses.replace(
+        corpus.flags.pipeline, residency=residency, id_cache=id_cache
+    )  # fmt: skip
     return WindowSource(
         corpus.shard_set, "train", corpus.encoder, vocab_size=len(corpus.vocabulary),
         config=config, shuffle_seed=corpus.flags.train.seed,
@@ -125,15 +128,19 @@ class Feed:
             self._draw(tf.constant(infos[-1].num_batches, tf.int64))
         return Epoch(*(sum(getattr(info, name) for info in infos) for name in Epoch._fields))
 
-    def read_mix(self) -> list[Batch]:
-        """Some batches of one epoch that hold its mix of widths, wide and narrow by turns."""
+    def read_epoch(self) -> Iterator[Batch]:
+        """The batches of one epoch, from its start."""
         assert not self._left
-        batches = []
         is_last = False
         while not is_last:
             window = self._feed.next_window()
             is_last = window.is_last
-            batches += [next(self.iterator) for _ in range(window.num_batches)]
+            for _ in range(window.num_batches):
+                yield next(self.iterator)
+
+    def read_mix(self) -> list[Batch]:
+        """Some batches of one epoch that hold its mix of widths, wide and narrow by turns."""
+        batches = list(self.read_epoch())
         strategy = tf.distribute.get_strategy()
         batches = [
             Batch(*(strategy.experimental_local_results(column)[0] for column in batch))

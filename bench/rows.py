@@ -42,8 +42,7 @@ def time_steps(
             shape = batch_size // num_replicas, length
             batch = make_batch(*shape, classifier.vocab_size, classifier.num_classes)
             runs = [
-                build_run(network, repeat_batches([batch]), shape[0])
-                for network in networks.values()
+                build_run(network, repeat_batches([batch]), *shape) for network in networks.values()
             ]
             timings = time_in_turns(runs, seconds)
             for network, timing in zip(networks.values(), timings, strict=True):
@@ -92,8 +91,9 @@ def _time_fed(
     """
     mix = feed.read_mix()
     num_rows = batch_size // tf.distribute.get_strategy().num_replicas_in_sync
-    run_mix = build_run(network, repeat_batches(mix), num_rows)
-    run_feed = build_run(network, feed.iterator, num_rows)
+    shape = num_rows, feed.buckets.widths[-1]
+    run_mix = build_run(network, repeat_batches(mix), *shape)
+    run_feed = build_run(network, feed.iterator, *shape)
 
     def run_fed(num_steps: int) -> None:
         feed.run_windows(run_feed, num_steps)

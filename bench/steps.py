@@ -14,7 +14,7 @@ import tensorflow as tf
 from model.classifier import Classifier
 from model.flags import Flags
 from model.lstm import choose_route, count_blocks
-from model.optimizer import Adam
+from model.optimizer import Adam, is_lazy_faster
 from model.step import build_train_chunk
 from shortline import UserError
 from tfdata.pipeline import Batch
@@ -23,13 +23,15 @@ ROUTES = ("cudnn", "block", "keras")
 _NUM_STEPS = 1_000_000  # of the schedule: it must not end while we time
 
 
-@dataclass(frozen=True)
+@dataclass
 class Network:
     """Classifier and optimizer of one route, as train.py makes them."""
 
     classifier: Classifier
     optimizer: Adam
     flags: Flags
+    step: int = 0
+    """Steps that all runs have trained so far."""
 
 
 def find_routes(asked: Sequence[str], has_gpu: bool, precision: str) -> list[str]:
@@ -65,26 +67,30 @@ def build_network(
     return Network(classifier, optimizer, flags)
 
 
-def build_run(network: Network, iterator: Iterator, num_rows: int) -> Callable[[int], int]:
+def build_run(
+    network: Network, iterator: Iterator, num_rows: int, num_tokens: int
+) -> Callable[[int], int]:
     """`run(num_steps)` trains on the iterator's next batches; returns their real documents.
 
-    A replica's batch has `num_rows` rows.
+    A replica's batch has `num_rows` rows of at most `num_tokens`.
 
     It calls model.step.build_train_chunk's function, which is what train.py calls. That one has an
     input signature and is traced here, so that no shape of batch makes TensorFlow trace it again.
     """
     config = network.flags.train
-    num_blocks = count_blocks(network.classifier.route, num_rows)
+    route, vocab_size = network.classifier.route, network.classifier.vocab_size
+    num_blocks = count_blocks(route, num_rows)
+    on_cpu = not tf.config.list_logical_devices("GPU")
+    is_lazy = on_cpu and is_lazy_faster(num_rows * num_tokens, vocab_size)
+    network.optimizer.begin(network.step, is_lazy)
     train_chunk = build_train_chunk(
         network.classifier, network.optimizer, iterator,
         seed=config.seed, label_smoothing=config.label_smoothing, num_blocks=num_blocks,
     )  # fmt: skip
-    step = 0
 
     def run(num_steps: int) -> int:
-        nonlocal step
-        sums = train_chunk(step, num_steps)
-        step += num_steps
+        sums = train_chunk(network.step, num_steps)
+        network.step += num_steps
         if sums.num_bad_steps:
             raise ArithmeticError(f"the loss is not finite in {sums.num_bad_steps} timed steps")
         return sums.num_docs

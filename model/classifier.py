@@ -75,7 +75,9 @@ class Classifier(keras.layers.Layer):
         named["logits/kernel"], named["logits/bias"] = self.dense.kernel, self.dense.bias
         return {name: variable.value for name, variable in named.items()}
 
-    def call(self, token_ids, lengths, dropout_seed=None, first_row=0, num_blocks=1) -> tf.Tensor:
+    def call(
+        self, token_ids, lengths, dropout_seed=None, first_row=0, num_blocks=1, table=None
+    ) -> tf.Tensor:
         """int32[B, T], int32[B] → logits float32[B, C].
 
         Args:
@@ -84,31 +86,39 @@ class Classifier(keras.layers.Layer):
           num_blocks: computes the rows in so many parts, side by side on the cores of a CPU, each
             cut to its own longest text: worth most where the rows are sorted by length. At most B,
             as the fused kernel's gradient for no rows at all is whatever is in memory.
+          table: float32[U, E], rows of the embedding that token_ids count in, its first for
+            unknown words, in place of all of it.
         """
+        if table is None:
+            table, unknown_id = self.embedding.embeddings.value, self.unknown_id
+        else:
+            unknown_id = 0
         num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
         if num_blocks == 1:
-            return self._logits(token_ids, lengths, dropout_seed, first_row, num_tokens)
+            noise = dropout_seed, first_row, num_tokens
+            return self._logits(token_ids, lengths, noise, table, unknown_id)
         logits = []
         for block in range(num_blocks):
             rows = slice(num_docs * block // num_blocks, num_docs * (block + 1) // num_blocks)
             width = tf.reduce_max(tf.concat([lengths[rows], [1]], axis=0))
             ids = token_ids[rows, :width]
-            first = first_row + rows.start
-            logits.append(self._logits(ids, lengths[rows], dropout_seed, first, num_tokens))
+            noise = dropout_seed, first_row + rows.start, num_tokens
+            logits.append(self._logits(ids, lengths[rows], noise, table, unknown_id))
         return tf.concat(logits, axis=0)
 
-    def _logits(self, token_ids, lengths, dropout_seed, first_row, row_tokens) -> tf.Tensor:
-        """As `call`; the noise is that of a batch padded to `row_tokens`."""
+    def _logits(self, token_ids, lengths, noise, table, unknown_id) -> tf.Tensor:
+        """As `call`; noise: dropout_seed, first_row, and the tokens that the batch is padded to."""
+        dropout_seed, first_row, row_tokens = noise
         config = self.config
         num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
         if dropout_seed is not None and config.word_dropout:
             uniform = uniform_rows(num_docs, row_tokens, _site(dropout_seed, 0), first_row)
             dropped = uniform[:, :num_tokens] < config.word_dropout
-            token_ids = tf.where(dropped, self.unknown_id, token_ids)
+            token_ids = tf.where(dropped, unknown_id, token_ids)
         # A gather, where a transpose of int32 makes oneDNN complain on stderr
         place_TB = tf.range(num_tokens)[:, tf.newaxis] + tf.range(num_docs) * num_tokens
         ids_TB = tf.gather(tf.reshape(token_ids, [-1]), place_TB)
-        x_TBH = tf.cast(tf.gather(self.embedding.embeddings.value, ids_TB), self.compute_dtype)
+        x_TBH = tf.cast(tf.gather(table, ids_TB), self.compute_dtype)
         for depth, layers in enumerate(self.lstms):
             outputs = [run_lstm(layers[0], x_TBH, self.route)]
             if len(layers) == 2:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from model.config import TrainConfig
+from model.lazy_rows import BETA_1, BETA_2, EPSILON, LazyRows, Rows
 
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-7
+_TABLE = "embedding"
 _FIRST_SCALE, _LARGEST_SCALE, _GROWTH_STEPS = 2.0**15, 2.0**24, 2000
 
 
@@ -35,12 +37,45 @@ class Adam(tf.Module):
         self._applied = tf.Variable(0, False, dtype=tf.int64)
         self._scale = tf.Variable(_FIRST_SCALE, False)
         self._good_steps = tf.Variable(0, False, dtype=tf.int64)
+        self.is_lazy = False
+        self._rows = None
+        if _TABLE in weights:
+            table = weights[_TABLE], self._first[_TABLE], self._second[_TABLE]
+            self._rows = LazyRows(*table, self._step_sizes(num_steps))
+
+    def _step_sizes(self, num_steps: int) -> np.ndarray:
+        """float64[num_steps]: the learning rates, each with its step's bias correction."""
+        rates = tf.ones(num_steps) * self.learning_rate(tf.range(num_steps))
+        power = np.arange(1, num_steps + 1)
+        return rates.numpy() * np.sqrt(1 - BETA_2**power) / (1 - BETA_1**power)
+
+    def begin(self, step: int, is_lazy: bool = False) -> None:
+        """Before training goes on from `step`, new or restored, and before its graph is traced.
+
+        Args:
+          is_lazy: `embedding` is updated row by row (model.lazy_rows); for a single replica.
+        """
+        self.is_lazy = is_lazy and self._rows is not None
+        if self._rows is not None:
+            self._rows.begin(step, is_lazy)
+
+    def catch_up(self, step: int) -> None:
+        """Brings all weights up to `step`, as a lazy embedding is not in between."""
+        if self._rows is not None and self.is_lazy:
+            self._rows.catch_up(step)
+
+    def take_rows(self, token_ids: tf.Tensor, step: tf.Tensor) -> tuple[Rows, tf.Tensor]:
+        """The embedding's rows of token_ids int32[N], for `apply`, and each token's place there."""
+        assert self._rows is not None
+        return self._rows.take(token_ids, step)
 
     @property
     def state_by_name(self) -> dict[str, tf.Variable]:
         named = {f"adam_first/{name}": value for name, value in self._first.items()}
         named |= {f"adam_second/{name}": value for name, value in self._second.items()}
         named["adam_applied"] = self._applied
+        if self._rows is not None:
+            named["adam_steps_of_rows"] = self._rows.steps_of_rows
         return named | {"loss_scale": self._scale, "loss_scale_good_steps": self._good_steps}
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
@@ -60,10 +95,15 @@ class Adam(tf.Module):
             rate *= 1.0 - progress
         return config.learning_rate * rate
 
-    def apply(self, gradients: dict[str, tf.Tensor], step: tf.Tensor) -> None:
-        """One update, in replica context, from gradients of `scaled` summed over the replicas."""
+    def apply(
+        self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None = None
+    ) -> None:
+        """One update, in replica context, from gradients of `scaled` summed over the replicas.
+
+        With `rows` of `take_rows`, the gradient of `embedding` is theirs.
+        """
         if not self._scales:
-            self._update(gradients, step)
+            self._update(gradients, step, rows)
             return
         scale = self._scale.read_value()
         gradients = {name: gradient / scale for name, gradient in gradients.items()}
@@ -71,7 +111,7 @@ class Adam(tf.Module):
             [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients.values()]
         )
         if finite:
-            self._update(gradients, step)
+            self._update(gradients, step, rows)
             good = self._good_steps.read_value() + 1
             due = good >= _GROWTH_STEPS
             _assign(self._scale, tf.where(due, tf.minimum(scale * 2.0, _LARGEST_SCALE), scale))
@@ -80,7 +120,7 @@ class Adam(tf.Module):
             _assign(self._scale, tf.maximum(scale / 2.0, 1.0))
             _assign(self._good_steps, tf.zeros([], tf.int64))
 
-    def _update(self, gradients: dict[str, tf.Tensor], step: tf.Tensor) -> None:
+    def _update(self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None) -> None:
         config = self._config
         rate = self.learning_rate(step)
         if config.clip_norm is not None:
@@ -88,6 +128,11 @@ class Adam(tf.Module):
             gradients = dict(zip(gradients, clipped, strict=True))
         power = tf.cast(self._applied.read_value() + 1, tf.float32)
         for name, weight in self._weights.items():
+            if rows is not None and name == _TABLE:
+                assert self._rows is not None
+                corrected = rate * tf.sqrt(1 - BETA_2**power) / (1 - BETA_1**power)
+                self._rows.put(rows, gradients[name], corrected, step)
+                continue
             if config.weight_decay and name.endswith("kernel"):
                 decayed = weight.read_value() * (1.0 - rate * config.weight_decay)
                 _assign(weight, decayed)
@@ -95,15 +140,25 @@ class Adam(tf.Module):
                 var=weight.handle,
                 m=self._first[name].handle,
                 v=self._second[name].handle,
-                beta1_power=tf.pow(_BETA_1, power),
-                beta2_power=tf.pow(_BETA_2, power),
+                beta1_power=tf.pow(BETA_1, power),
+                beta2_power=tf.pow(BETA_2, power),
                 lr=rate,
-                beta1=_BETA_1,
-                beta2=_BETA_2,
-                epsilon=_EPSILON,
+                beta1=BETA_1,
+                beta2=BETA_2,
+                epsilon=EPSILON,
                 grad=gradients[name],
             )
         _assign(self._applied, self._applied.read_value() + 1)
+
+
+def is_lazy_faster(batch_tokens: int, vocab_size: int) -> bool:
+    """Whether a CPU has less work with the rows of a batch than with the whole table.
+
+    Measured on two cores: .75 against 1.96 ms a step with 5,120 tokens and 20,000 rows of 50, the
+    same with 41,000 tokens; 1.5 against 19 ms with 100,000 rows of 64.
+    """
+    num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return num_replicas == 1 and batch_tokens < vocab_size
 
 
 def _assign(variable: tf.Variable, value: tf.Tensor) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 import yaml
 
 from model.checkpoint import load_checkpoint, restore
@@ -102,6 +103,27 @@ def check_free(folder: Path) -> None:
             f"--out {folder}: holds {what}; choose another folder, delete it, "
             f"or go on with --resume {folder}"
         )
+
+
+def restore_last(
+    paths: RunPaths, variables: Mapping[str, tf.Variable], fingerprint: str
+) -> dict[str, Any]:
+    """Sets the variables to the run's last checkpoint; returns the state that is saved with it.
+
+    Args:
+      fingerprint: of the data that the run is to go on with.
+
+    Raises:
+      UserError: the checkpoint is damaged, or of other data or another network.
+    """
+    arrays, state = load_checkpoint(paths.last)
+    if state.pop("fingerprint") != fingerprint:
+        raise UserError(
+            f"--resume {paths.folder}: the data is not what the run was started with; "
+            "restore it, or start a new run"
+        )
+    restore(variables, arrays, paths.last)
+    return state
 
 
 @dataclass(frozen=True)

@@ -67,17 +67,27 @@ def build_train_chunk(
         num_rows = tf.shape(batch.labels)[0]
         first_row = context.replica_id_in_sync_group * num_rows
         noise = tf.stack([tf.constant(seed, tf.int64), step]) if use_dropout else None
+        token_ids, table, rows = batch.token_ids, None, None
+        if optimizer.is_lazy:
+            unknown = tf.constant([classifier.unknown_id])  # in first place, for word dropout
+            flat = tf.concat([unknown, tf.reshape(token_ids, [-1])], axis=0)
+            rows, places = optimizer.take_rows(flat, step)
+            token_ids, table = tf.reshape(places[1:], tf.shape(token_ids)), rows.weights
         with tf.GradientTape() as tape:
-            logits = classifier.call(batch.token_ids, batch.lengths, noise, first_row, num_blocks)
+            sources = dict(weights)
+            if table is not None:
+                tape.watch(table)
+                sources["embedding"] = table
+            logits = classifier.call(token_ids, batch.lengths, noise, first_row, num_blocks, table)
             losses = batch.weights * cross_entropy(logits, batch.labels, label_smoothing)
             loss = tf.reduce_sum(losses) * batch.scale
             loss /= tf.cast(num_rows * num_replicas, tf.float32)
             scaled = optimizer.scaled(loss)
-        gradients = tape.gradient(scaled, list(weights.values()))
+        gradients = tape.gradient(scaled, list(sources.values()))
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         if num_replicas > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        optimizer.apply(dict(zip(weights, gradients, strict=True)), step)
+        optimizer.apply(dict(zip(sources, gradients, strict=True)), step, rows)
         if label_smoothing:  # what is shown compares with the validation's loss, which has none
             losses = batch.weights * cross_entropy(logits, batch.labels)
         real = tf.cast(batch.docs >= 0, tf.float32)

@@ -1,13 +1,21 @@
-"""Checkpoints: whole or not at all, and any damage is noticed."""
+"""Checkpoints: whole or not at all, any damage is noticed, and training goes on meanwhile."""
 
 from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.checkpoint import load_checkpoint, restore, save_checkpoint
-from shortline import UserError
+import train
+from model.checkpoint import CheckpointWriter, load_checkpoint, restore, save_checkpoint
+from shortline import EXIT_STOPPED, UserError
 
 STATE = {"epoch": 3, "epoch_seconds": [1.5, 1.25], "is_done": False}
 
@@ -79,3 +87,128 @@ def test_pickled_arrays_are_not_loaded(tmp_path):
     np.savez(path, **{"state.json": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(UserError, match="damaged"):
         load_checkpoint(path)
+
+
+@pytest.fixture
+def held_writes(monkeypatch):
+    """Checkpoints are not written before the event that this gives is set."""
+    go, savez = threading.Event(), np.savez
+
+    def wait_and_save(*args, **kwargs):
+        assert go.wait(30)
+        savez(*args, **kwargs)
+
+    monkeypatch.setattr(np, "savez", wait_and_save)
+    yield go
+    go.set()
+
+
+def _weight(path: Path) -> float:
+    return load_checkpoint(path)[0]["weight"].item()
+
+
+def test_training_goes_on_while_the_values_of_now_are_written(tmp_path, held_writes):
+    last, weight = tmp_path / "checkpoints" / "last.npz", tf.Variable(1.0)
+    slots = [tf.Variable(0.0), tf.Variable(0.0)]
+    state = {"step": 1, "epoch_seconds": [1.0]}
+    with CheckpointWriter() as writer:
+        writer.save([last], {"weight": weight}, state)
+        state["epoch_seconds"].append(2.0)  # type: ignore[attr-defined]
+        tf.raw_ops.ResourceApplyAdam(
+            var=weight.handle, m=slots[0].handle, v=slots[1].handle, beta1_power=0.9,
+            beta2_power=0.999, lr=0.5, beta1=0.9, beta2=0.999, epsilon=1e-7, grad=1.0,
+        )  # fmt: skip
+        assert weight.numpy() == pytest.approx(0.5)
+        writer.check()
+        assert not last.exists()
+        held_writes.set()
+    assert load_checkpoint(last)[1] == {"step": 1, "epoch_seconds": [1.0]}
+    assert _weight(last) == 1.0
+
+
+def test_a_save_waits_for_the_one_before(tmp_path, held_writes):
+    last, weight = tmp_path / "last.npz", tf.Variable(1.0)
+    with CheckpointWriter() as writer:
+        writer.save([last], {"weight": weight}, {"step": 1})
+        weight.assign(2.0)
+        threading.Timer(0.2, held_writes.set).start()
+        writer.save([last], {"weight": weight}, {"step": 2})
+        assert last.exists()
+    assert load_checkpoint(last)[1] == {"step": 2}
+    assert _weight(last) == 2.0
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_best_is_kept_when_the_last_moves_on(tmp_path, monkeypatch, has_links):
+    def refuse(*args):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    best, last, weight = tmp_path / "best.npz", tmp_path / "last.npz", tf.Variable(1.0)
+    with CheckpointWriter() as writer:
+        for step in (1, 2):
+            writer.save([best, last], {"weight": weight}, {"step": step})
+            writer.wait()
+            assert best.read_bytes() == last.read_bytes()
+            assert os.path.samefile(best, last) == has_links
+        weight.assign(2.0)
+        writer.save([last], {"weight": weight}, {"step": 3})
+    assert (_weight(best), _weight(last)) == (1.0, 2.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.npz", "last.npz"]
+
+
+@pytest.mark.parametrize("ask", ["save", "check", "leave"])
+def test_what_is_not_finite_is_not_written_and_told_in_the_end(tmp_path, ask):
+    last, weight = tmp_path / "last.npz", tf.Variable(1.0)
+
+    def save_and_ask():
+        with CheckpointWriter() as writer:
+            writer.save([last], {"weight": weight}, {"step": 1})
+            writer.wait()
+            weight.assign(np.nan)
+            writer.save([last], {"weight": weight}, {"step": 2})
+            if ask == "save":
+                writer.save([last], {"weight": weight}, {"step": 3})
+            while ask == "check":
+                writer.check()
+
+    with pytest.raises(UserError, match="weight is not finite after step 2"):
+        save_and_ask()
+    assert load_checkpoint(last)[1] == {"step": 1}
+    assert _weight(last) == 1.0
+
+
+def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    last, weight = tmp_path / "last.npz", tf.Variable(1.0)
+    with CheckpointWriter() as writer:
+        with monkeypatch.context() as patched:
+            patched.setattr(np, "savez", fail)
+            writer.save([last], {"weight": weight}, {"step": 1})
+            with pytest.raises(OSError, match="No space"):
+                writer.wait()
+        writer.save([last], {"weight": weight}, {"step": 2})
+    assert load_checkpoint(last)[1] == {"step": 2}
+
+
+def test_a_stopped_run_ends_after_its_checkpoint_is_written(small_shards, tmp_path, monkeypatch):
+    savez, run_chunk, out = np.savez, train.run_chunk, tmp_path / "run"
+
+    def save_slowly(*args, **kwargs):
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)  # another, while the run waits for the disk
+        savez(*args, **kwargs)
+
+    def run_and_stop(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run_chunk(*args)
+
+    monkeypatch.setattr(np, "savez", save_slowly)
+    monkeypatch.setattr(train, "run_chunk", run_and_stop)
+    args = ["--data", str(small_shards.folder), "--out", str(out), "--hidden=4"]
+    assert train.main(args) == EXIT_STOPPED
+    _, state = load_checkpoint(out / "checkpoints" / "last.npz")
+    assert state["step"] > 0

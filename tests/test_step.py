@@ -26,7 +26,7 @@ NETWORKS = {
 }
 
 
-def _losses(shards, network, num_replicas, num_steps=20, num_blocks=1):
+def _losses(shards, network, num_replicas, num_steps=20, num_blocks=1, lazy=False):
     vocabulary = Vocabulary.build(shards.words, TokenizerConfig())
     config = PipelineConfig(batch_size=90, num_buckets=3)
     source = WindowSource(
@@ -42,6 +42,7 @@ def _losses(shards, network, num_replicas, num_steps=20, num_blocks=1):
         )
         training = TrainConfig(label_smoothing=0.1)
         adam = Adam(classifier.weights_by_name, training, num_steps, scale_loss=False)
+        adam.begin(0, lazy)
         weights = np.linspace(0.5, 2, 12).astype(np.float32)
         feed = BatchFeed(source, buckets, seed=0, class_weights=weights, strategy=strategy)
         run = build_train_chunk(
@@ -64,6 +65,14 @@ def test_loss_curve_is_the_same_in_blocks(small_shards, name):
     whole = _losses(small_shards, NETWORKS[name], 1, num_steps=8)
     blocks = _losses(small_shards, NETWORKS[name], 1, num_steps=8, num_blocks=4)
     np.testing.assert_allclose(blocks, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_loss_curve_is_the_same_with_a_lazy_embedding(small_shards, name):
+    """Word dropout and padding included."""
+    dense = _losses(small_shards, NETWORKS[name], 1)
+    lazy = _losses(small_shards, NETWORKS[name], 1, lazy=True)
+    np.testing.assert_allclose(lazy, dense, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

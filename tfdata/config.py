@@ -99,7 +99,10 @@ class PipelineConfig:
     """host: all token ids in memory, tokenised once; stream: window after window, flat memory;
     auto: host where the ids fit in an eighth of the free memory."""
     window_docs: int = 100_000
-    """Documents in a window of `stream`: the unit of shuffling and bucketing."""
+    """Documents in a window, the unit of shuffling and bucketing: of `stream`, and of `host` in the
+    first epoch, where a small corpus has smaller ones."""
+    id_cache: bool = True
+    """Keep token ids on disk, beside ingested data, so that they are made once and not again."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch-size", self.batch_size, "1 or more")

@@ -129,7 +129,7 @@ class BatchFeed:
                 self._infos.put(info)
                 self._windows.enqueue(
                     (
-                        window.ids, window.offsets, window.labels, np.int64(window.first_doc),
+                        *window.tensors, np.int64(window.first_doc),
                         plan.rows, plan.widths, plan.sizes,
                     )
                 )  # fmt: skip
@@ -147,7 +147,7 @@ class BatchFeed:
     def _plan_epochs(self) -> Iterator[tuple[WindowInfo, Window, Plan]]:
         epoch, first_window, first_batch = self._start
         while True:
-            num_windows = len(self._source.docs_of_windows)
+            num_windows = len(self._source.docs_of_windows(epoch))
             for number, window in enumerate(self._source.read(epoch, first_window), first_window):
                 key = None if self._seed is None else (self._seed, epoch, number)
                 plan = plan_batches(window.lengths, self._buckets, key)

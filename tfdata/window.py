@@ -49,12 +49,18 @@ class Window:
         """int32[D], each 1 or more."""
         return np.diff(self.offsets).astype(np.int32)
 
+    @cached_property
+    def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """ids, offsets and labels in host memory; copied once, however many epochs take them."""
+        with tf.device("CPU"):
+            return tf.constant(self.ids), tf.constant(self.offsets), tf.constant(self.labels)
+
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def build_window(pieces: list[Piece], first_doc: int) -> Window:
-    """One window of (ids[n], lengths[d], labels[d]) pieces, in order; a single one is not copied."""
+    """One window of (ids[n], lengths[d], labels[d]) pieces; a single piece is not copied."""
     ids, lengths, labels = (
         arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         for arrays in zip(*pieces, strict=True)
@@ -104,8 +110,11 @@ class WindowSource:
         self._shuffle_seed = shuffle_seed
         self._held: Window | None = None
         self._cached: CachedIds | None = None
-        self._cache = IdCache(shard_set, part, encoder, self.id_type) if config.id_cache else None
+        self._cache: IdCache | None = None
         self.num_docs = shard_set.num_docs(part)
+        if config.id_cache and self.num_docs:
+            num_bytes = _estimate_bytes(shard_set, part, vocab_size)
+            self._cache = IdCache(shard_set, part, encoder, self.id_type, num_bytes)
         self.residency = config.residency
         if config.residency == "auto":
             self.residency = choose_residency(shard_set, part, vocab_size)
@@ -134,16 +143,19 @@ class WindowSource:
             first_doc = first_window * size
             pieces = self._read_pieces(self._shard_order(epoch), first_doc)
             yield from cut_windows(pieces, size, first_doc)
-        elif self._held is not None and size >= self.num_docs:
+            return
+        if self._held is None:
+            self._held = self._open_whole()
+        if self._held is not None and size == self.num_docs:
             yield self._held
-        else:
-            pieces = self._read_pieces(None, 0)
-            windows = []
-            for window in cut_windows(pieces, size):
-                windows.append(window)
-                if len(windows) > first_window:
-                    yield window
-            self._held = _join(windows)
+            return
+        windows = []
+        for window in cut_windows(self._read_pieces(None, 0), size):
+            windows.append(window)
+            if len(windows) > first_window:
+                yield window
+        if self._held is None and windows:
+            self._held = self._open_whole() or _join_windows(windows)
 
     def _shard_order(self, epoch: int) -> list[int] | None:
         if self._shuffle_seed is None:
@@ -151,19 +163,29 @@ class WindowSource:
         rng = np.random.default_rng([self._shuffle_seed, epoch, 2**31])
         return rng.permutation(len(self._shard_set.parts[self._part])).tolist()
 
-    def _read_pieces(self, order: list[int] | None, skip_docs: int) -> Iterator[Piece]:
-        """Ids of the part from the cache or, if that fails, encoded; of a whole part also kept."""
-        if self._cache is None or not self.num_docs:
-            return self._encode(order, skip_docs)
-        self._cached = self._cached or self._cache.open()
-        if self._cached is not None:
-            return self._cached.read(order, skip_docs)
-        pieces = self._encode(order, skip_docs)
-        return pieces if skip_docs else self._cache.keep(pieces, order)
+    def _open_cached(self) -> CachedIds | None:
+        if self._cached is None and self._cache is not None:
+            self._cached = self._cache.open()
+        return self._cached
 
-    def _encode(
-        self, order: list[int] | None, skip_docs: int
-    ) -> Iterator[Piece]:
+    def _open_whole(self) -> Window | None:
+        """The whole part, memory-mapped from the cache, if that holds it."""
+        cached = self._open_cached()
+        return None if cached is None else build_window(list(cached.read(None)), 0)
+
+    def _read_pieces(self, order: list[int] | None, skip_docs: int) -> Iterator[Piece]:
+        """Ids of the part, from the cache or encoded; those of the whole part are then kept."""
+        if self._held is not None:
+            return iter([(self._held.ids, self._held.lengths, self._held.labels)])
+        cached = self._open_cached()
+        if cached is not None:
+            return cached.read(order, skip_docs)
+        pieces = self._encode(order, skip_docs)
+        if self._cache is None or skip_docs:
+            return pieces
+        return self._cache.keep(pieces, order)
+
+    def _encode(self, order: list[int] | None, skip_docs: int) -> Iterator[Piece]:
         """Tokenises record batches on all cores, in order: ids[n], lengths[d], labels[d]."""
         batches = read_batches(self._shard_set, self._part, shard_order=order, skip_docs=skip_docs)
 
@@ -186,12 +208,24 @@ class WindowSource:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _join_windows(windows: list[Window]) -> Window:
+    if len(windows) == 1:
+        return windows[0]
+    return build_window([(w.ids, w.lengths, w.labels) for w in windows], 0)
+
+
 def choose_residency(shard_set: ShardSet, part: str, vocab_size: int) -> Literal["host", "stream"]:
     """host where the ids of a part fit in an eighth of the free memory: up to four copies live."""
+    num_bytes = _estimate_bytes(shard_set, part, vocab_size)
+    return "host" if num_bytes < _available_bytes() / 8 else "stream"
+
+
+def _estimate_bytes(shard_set: ShardSet, part: str, vocab_size: int) -> int:
+    """Of ids, offsets and labels, if texts are as long as those of the training part."""
     counts = np.asarray(shard_set.length_counts)
     mean_length = float(counts @ np.arange(len(counts))) / max(1, counts.sum())
-    num_bytes = shard_set.num_docs(part) * (mean_length * (2 if vocab_size <= 2**16 else 4) + 12)
-    return "host" if num_bytes < _available_bytes() / 8 else "stream"
+    id_bytes = 2 if vocab_size <= 2**16 else 4
+    return round(shard_set.num_docs(part) * (mean_length * id_bytes + 12))
 
 
 def _available_bytes() -> int:

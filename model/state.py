@@ -1,0 +1,60 @@
+"""Where a training stands: with the variables, all that a checkpoint needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model.step import ChunkMetrics
+
+
+@dataclass
+class State:
+    """Counts of steps, of the epoch so far, and of the epochs before; JSON can hold them all."""
+
+    epoch: int = 0
+    window: int = 0
+    batch: int = 0
+    step: int = 0
+    num_docs: int = 0
+    """Of this epoch so far, like the next six."""
+    num_correct: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    num_tokens: int = 0
+    num_padded: int = 0
+    num_steps: int = 0
+    best_macro_f1: float = -1.0
+    best_epoch: int = 0
+    """Counted from 1; 0 before the first."""
+    epochs_without_gain: int = 0
+    epoch_seconds: list[float] = field(default_factory=list)
+    padding_fraction: float = 0.0
+    startup_seconds: float = 0.0
+    """From the first process's start to its first training step."""
+    startup: dict[str, float] = field(default_factory=dict)
+    """The same by phase."""
+    is_done: bool = False
+
+    def add_chunk(self, sums: ChunkMetrics, num_steps: int, seconds: float) -> None:
+        """Counts a chunk of steps that took so many seconds."""
+        self.step += num_steps
+        self.batch += num_steps
+        self.num_steps += num_steps
+        self.seconds += seconds
+        self.num_docs += sums.num_docs
+        self.num_correct += sums.num_correct
+        self.loss += sums.loss
+
+    def add_epoch(self) -> None:
+        """Counts the epoch that has come to its end."""
+        self.epoch += 1
+        self.epoch_seconds.append(self.seconds)
+        self.padding_fraction = 1 - self.num_tokens / self.num_padded
+
+    def begin_epoch(self) -> None:
+        """Sets all counts of an epoch to zero."""
+        self.window = self.batch = self.num_docs = self.num_correct = self.num_steps = 0
+        self.num_tokens = self.num_padded = 0
+        self.loss = self.seconds = 0.0

@@ -1,0 +1,147 @@
+"""Start-up: its clock, warming up without a trace, and nothing that is traced later on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import model.startup as startup
+import train
+from model.devices import Devices, mirror
+from model.startup import StartupClock, repeat_shapes, warm_up
+from tfdata.pipeline import Batch
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--embedding-dim=8", "--hidden=8", "--batch-size=64", "--epochs=2", "--steps-per-call=5",
+    "--num-buckets=3",
+]  # fmt: skip
+
+
+def test_phases_add_up_to_the_whole():
+    clock = StartupClock(from_process=False)
+    for phase in ("imports", "data", "imports"):
+        clock.lap(phase)
+    line = clock.stop("first batch")
+    assert list(clock.seconds) == ["imports", "data", "first batch"]
+    assert sum(clock.seconds.values()) == pytest.approx(clock.total)
+    assert line == "start-up 0.0 s: imports 0.0, data 0.0, first batch 0.0"
+    assert not clock.is_running
+
+
+def test_the_start_of_python_counts():
+    script = (
+        "import time; time.sleep(0.3); from model.startup import StartupClock; "
+        "clock = StartupClock(from_process=True); clock.lap('imports'); print(clock.total)"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert 0.3 < float(done.stdout) < 30
+
+
+def test_without_a_process_table_the_clock_starts_at_the_import(monkeypatch):
+    monkeypatch.setattr(startup, "Path", lambda name: Path("/no/such") / name.lstrip("/"))
+    monkeypatch.setattr(startup, "_IMPORTED", startup.time.perf_counter() - 2.0)
+    clock = StartupClock(from_process=True)
+    clock.lap("imports")
+    assert 2.0 < clock.total < 3.0
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_every_shape_comes_up_once_on_every_replica(num_replicas):
+    devices = tuple(device.name for device in tf.config.list_logical_devices("CPU"))
+    strategy = mirror(devices[:2]) if num_replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        batches = repeat_shapes(Batch, [(4, 3), (2, 7)])
+        for shape in ((4, 3), (2, 7), (4, 3)):
+            ids = strategy.experimental_local_results(next(batches).token_ids)
+            assert [tuple(part.shape) for part in ids] == [shape] * num_replicas
+
+
+def test_warming_up_puts_everything_back_even_when_it_fails():
+    variables = {"weight": tf.Variable([1.5, np.nan]), "count": tf.Variable(3, dtype=tf.int64)}
+    before = {name: variable.numpy().tobytes() for name, variable in variables.items()}
+    calls = []
+
+    def train_chunk(first_step, num_steps):
+        calls.append((first_step, num_steps))
+        for variable in variables.values():
+            variable.assign_add(tf.ones_like(variable))
+        if len(calls) == 2:
+            raise ArithmeticError
+
+    warm_up(variables, train_chunk, 5, lambda: calls.append("predict"))  # type: ignore[arg-type]
+    assert calls == [(0, 5), "predict"]
+    calls[:] = [0]
+    with pytest.raises(ArithmeticError):
+        warm_up(variables, train_chunk, 5)  # type: ignore[arg-type]
+    assert before == {name: variable.numpy().tobytes() for name, variable in variables.items()}
+
+
+def _run(shards, out: Path, *flags: str) -> dict[str, np.ndarray]:
+    args = ["--data", str(shards.folder), "--out", str(out), *SMALL, *flags]
+    assert train.main(args) == 0
+    with np.load(out / "checkpoints" / "last.npz") as archive:
+        return {name: archive[name] for name in archive.files if name != "state.json"}
+
+
+def test_a_run_is_the_same_when_warmed_up(small_shards, tmp_path, monkeypatch):
+    cold = _run(small_shards, tmp_path / "cold", "--route=keras")
+    shapes = []
+
+    def spy(batch_type, wanted):
+        shapes.extend(wanted)
+        return repeat_shapes(batch_type, wanted)
+
+    monkeypatch.setattr(startup, "repeat_shapes", spy)
+    monkeypatch.setattr(Devices, "has_gpu", True)  # only what is on a GPU's way here
+    warm = _run(small_shards, tmp_path / "warm", "--route=keras")
+    assert cold.keys() == warm.keys()
+    for name, array in cold.items():
+        np.testing.assert_array_equal(array, warm[name], name)
+    summary = json.loads((tmp_path / "warm" / "summary.json").read_text())
+    assert summary["startup"]["warm-up"] > 0
+    assert [width for _, width in shapes] == summary["bucket_widths"]
+
+
+def test_the_summary_says_where_start_up_went(small_shards, tmp_path, capsys):
+    _run(small_shards, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    phases = ["imports", "devices", "data", "network", "graphs", "first batch"]
+    assert list(summary["startup"]) == phases
+    assert sum(summary["startup"].values()) == pytest.approx(summary["startup_seconds"], abs=0.01)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("start-up ")]
+
+
+@pytest.mark.parametrize("flags", [[], ["--residency=stream", "--window-docs=700"]])
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_nothing_is_traced_after_the_first_epoch(
+    small_shards, tmp_path, monkeypatch, flags, num_replicas
+):
+    """Batches of three widths, the last not full, evaluations, checkpoints and all."""
+    graphs, after_epochs = [], []
+    graph_type = tf.__internal__.FuncGraph  # what TensorFlow makes to trace a function into
+    init, end_epoch = graph_type.__init__, train.end_epoch
+
+    def count_graphs(self, name, *args, **kwargs):
+        graphs.append(name)
+        init(self, name, *args, **kwargs)
+
+    def end_and_note(*args):
+        end_epoch(*args)
+        after_epochs.append(len(graphs))
+
+    monkeypatch.setattr(graph_type, "__init__", count_graphs)
+    monkeypatch.setattr(train, "end_epoch", end_and_note)
+    replicas = [f"--cpu-replicas={num_replicas}", "--gpus=none"]
+    _run(small_shards, tmp_path / "run", "--epochs=4", "--patience=0", *flags, *replicas)
+    assert len(after_epochs) == 4
+    assert after_epochs[0] > 2  # training and prediction at least
+    assert graphs[after_epochs[0] : after_epochs[-1]] == []
