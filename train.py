@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answere
     from model.progress import TrainProgress
     from model.run import RunPaths
     from model.step import ChunkMetrics, Predictions
+    from tfdata.device_feed import DeviceFeed
     from tfdata.encode import Encoder
     from tfdata.pipeline import BatchFeed
     from tfdata.plan import Buckets
@@ -66,7 +67,7 @@ class Trainer:
     encoder: Encoder
     variables: dict[str, Any]
     checkpoints: CheckpointWriter
-    feed: BatchFeed
+    feed: BatchFeed | DeviceFeed
     train_chunk: Callable[[int, int], ChunkMetrics]
     predict_valid: Callable[[], Predictions] | None
     docs_per_epoch: int
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("no GPU found (TF_CPP_MIN_LOG_LEVEL=0 shows why): training on the CPU")
     clock.lap("devices")
     shard_set = open_data(flags)
-    flags = settle(flags, shard_set)
+    flags = settle(flags, shard_set, devices.memory_bytes)
     clock.lap("data")
     state = State()
     with devices.strategy.scope():
@@ -149,8 +150,9 @@ def build(
     from model.run import RunPaths, create_run, restore_last
     from model.startup import repeat_shapes, warm_up
     from model.step import build_train_chunk
+    from tfdata.device_feed import build_feed
     from tfdata.encode import Encoder
-    from tfdata.pipeline import Batch, BatchFeed
+    from tfdata.pipeline import Batch
     from tfdata.plan import choose_buckets, count_steps
     from tfdata.vocab import Vocabulary
     from tfdata.window import WindowSource
@@ -184,12 +186,15 @@ def build(
         )
         print(f"going on from the last checkpoint: {where}")
     weights = class_weights(shard_set.label_counts, config.class_weights, config.normalize_weights)
-    feed = BatchFeed(
+    feed = build_feed(
         source, buckets, seed=config.seed, class_weights=weights, strategy=devices.strategy,
         start=(state.epoch, state.window, state.batch),
     )  # fmt: skip
     clock.lap("network")
     num_rows = min(buckets.sizes) // devices.strategy.num_replicas_in_sync
+    if classifier.route == "cudnn" and flags.model.route == "auto":
+        shapes = list(zip(buckets.sizes, buckets.widths, strict=True))
+        print(f"LSTM route {classifier.choose_kernel(shapes)}")
     most_tokens = max(map(operator.mul, buckets.sizes, buckets.widths))
     is_lazy = not devices.has_gpu and is_lazy_faster(most_tokens, len(vocabulary))
     optimizer.begin(state.step, is_lazy)

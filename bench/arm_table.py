@@ -11,7 +11,7 @@ NOT_MEASURED = "not measured"
 def format_table(result: Mapping[str, Any]) -> list[str]:
     """The header and a line for each arm; what is not there is a dash, or says why."""
     columns = {
-        "arm": 12, "epoch s": 9, "docs/s": 10, "x": 7, f"to {result['target']:g} s": 10,
+        "arm": 12, "epoch s": 9, "docs/s": 10, "ours x": 7, f"to {result['target']:g} s": 10,
         "start s": 8, "wall s": 9, "accuracy": 9, "macro-F1": 9, "joules": 13,
     }  # fmt: skip
     widths = list(columns.values())
@@ -47,9 +47,9 @@ def describe(result: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{result['num_train']:,} training and {result['num_valid']:,} validation documents in "
         f"{result['num_classes']} classes, {result['epochs']} epochs, batches of "
-        f"{result['batch_size']:,}, {result['precision']}; medians of {result['turns']} turns",
+        f"{result['batch_size']:,}, {result['precision']}; turns: {result['turns']}",
         f"{machine['device']}, {machine['architecture']}, {machine['num_cores']} cores, load "
-        f"{machine['load_average']} at the end; commit {machine['commit']}; {machine['date']}",
+        f"{machine['load_average']} at the start; commit {machine['commit']}; {machine['date']}",
     ]
     for arm, row in result["arms"].items():
         if "error" not in row:

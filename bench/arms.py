@@ -140,6 +140,8 @@ def _run(
             errors.seek(0)
             lines = errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
             raise ArmFailed(printable(lines[-1].removeprefix("error: "), 300))
+    if not stamps:
+        raise ArmFailed("it ended without validating an epoch")
     return stamps, line
 
 
@@ -155,8 +157,12 @@ def _start(command: list[str], environment: dict[str, str], errors: Any) -> Iter
         process.wait()
     finally:
         if process.poll() is None:
-            process.kill()
-            process.wait()
+            process.terminate()  # it may have temporary files to clear away
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         assert process.stdout is not None
         process.stdout.close()
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from model.config import ModelConfig
 
-_SECONDS = 0.5  # for each of the two
+_SECONDS = 0.5  # for each of the three
+_CHAIN = 200  # ops
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Ceiling:
     matmul_gflop_per_s: float
     copy_gb_per_s: float
     """Bytes read and bytes written, together."""
+    op_us: float
+    """Time of a tiny op that waits for the one before it."""
 
 
 def measure_ceiling(dtype: str, has_gpu: bool) -> Ceiling:
@@ -44,10 +47,21 @@ def measure_ceiling(dtype: str, has_gpu: bool) -> Ceiling:
             copied = copied + 1.0
         return copied[0]
 
+    @tf.function
+    def chain(count):
+        number = tf.zeros([8])
+        for _ in tf.range(count):
+            for _ in range(_CHAIN):
+                number = tf.sin(number)
+        return number[0]
+
+    ops_per_s = _best_rate(chain) * _CHAIN
     products_per_s = _best_rate(multiply)
     copies_per_s = _best_rate(copy)
     num_bytes = 2 * 4 * int(tf.size(numbers))
-    return Ceiling(dtype, products_per_s * 2 * size**3 / 1e9, copies_per_s * num_bytes / 1e9)
+    return Ceiling(
+        dtype, products_per_s * 2 * size**3 / 1e9, copies_per_s * num_bytes / 1e9, 1e6 / ops_per_s
+    )
 
 
 def _best_rate(run: Callable[[tf.Tensor], tf.Tensor]) -> float:
@@ -62,6 +76,14 @@ def _best_rate(run: Callable[[tf.Tensor], tf.Tensor]) -> float:
     count = max(1, int(_SECONDS / 5 / seconds_of(1)))
     seconds_of(count)
     return max(count / seconds_of(count) for _ in range(5))
+
+
+def serial_ops(config: ModelConfig, length: float) -> float:
+    """Ops of a training step that have to wait for each other: one for each token of a text and
+    layer, forward and back. Times `op_us`, it is what an LSTM takes at least, however small, where
+    every time step is a launch of its own; cuDNN's persistent kernels can go below it.
+    """
+    return 2 * config.num_layers * length
 
 
 def step_flops(

@@ -6,7 +6,7 @@ other; with `--turns` in the order A B C, C B A, ... with another seed each turn
 each arm, draws validation accuracy against time (`--out`), and ends with one line of JSON.
 
   epoch s      seconds of an epoch, without validation; the first, which compiles, does not count
-  x            how many times as fast ours is, by that
+  ours x       how many times as fast ours is, by that
   to .95       seconds of training until the validation accuracy first reaches the target
   start, wall  from the start of the process to the first step; to the last validation
   joules       the GPUs' meanwhile, by NVML
@@ -127,8 +127,9 @@ def run_all(flags: EpochFlags, shard_set: ShardSet) -> tuple[dict[str, Any], lis
       UserError: our own arm failed.
     """
     names = {field.name for field in dataclasses.fields(Job)} - {"shards"}
-    job = Job(shards=shard_set.folder, **{name: getattr(flags, name) for name in names})
+    job = Job(shards=shard_set.folder.absolute(), **{name: getattr(flags, name) for name in names})
     arms = (OURS, *flags.peers)
+    machine = describe_machine("")  # now: the load at the end is our own
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     for turn, arm in order_turns(arms, flags.turns):
         print(f"{arm}, turn {turn + 1} of {flags.turns}", flush=True)
@@ -145,7 +146,7 @@ def run_all(flags: EpochFlags, shard_set: ShardSet) -> tuple[dict[str, Any], lis
         "num_train": ours[0]["num_train"], "num_valid": ours[0]["num_valid"],
         "num_classes": len(shard_set.labels), "epochs": flags.epochs,
         "batch_size": flags.batch_size, "precision": flags.precision, "target": flags.target,
-        "turns": flags.turns, "machine": describe_machine(ours[0]["device"]),
+        "turns": flags.turns, "machine": machine | {"device": ours[0]["device"]},
         "arms": {arm: summarise(runs[arm], flags.target) for arm in arms},
         "times_as_fast_as": {arm: compare(ours, runs[arm], flags.target) for arm in flags.peers},
         "runs": [record for arm in arms for record in runs[arm]],

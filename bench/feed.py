@@ -14,9 +14,10 @@ from bench.timing import Timing, time_in_turns
 from model.flags import Flags, settle
 from model.losses import class_weights
 from shortline import __version__
+from tfdata.device_feed import build_feed
 from tfdata.encode import Encoder
 from tfdata.ingest import cache_folder, ingest_cached
-from tfdata.pipeline import Batch, BatchFeed, WindowInfo
+from tfdata.pipeline import Batch, WindowInfo
 from tfdata.plan import Buckets, choose_buckets
 from tfdata.shards import ShardSet
 from tfdata.synthetic import write_corpus
@@ -95,16 +96,21 @@ class Feed:
         )
         scheme, normalize = flags.train.class_weights, flags.train.normalize_weights
         weights = class_weights(shard_set.label_counts, scheme, normalize)
-        self._feed = BatchFeed(
-            source, self.buckets, seed=flags.train.seed, class_weights=weights, strategy=strategy
-        )
+        self._feed = build_feed(
+            source, self.buckets, seed=flags.train.seed, class_weights=weights, strategy=strategy,
+            start=(1, 0, 0),  # the first epoch has smaller windows
+        )  # fmt: skip
         self.iterator = self._feed.iterator
         self._left = 0
 
-        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
         def draw(num_batches):
+            total = tf.zeros([], tf.int64)
             for _ in tf.range(num_batches):
-                next(self.iterator)
+                # what is not used of a batch that is gathered in this graph would not be made
+                ids = strategy.experimental_local_results(next(self.iterator).token_ids)
+                total += tf.add_n([tf.reduce_sum(tf.cast(share, tf.int64)) for share in ids])
+            return total
 
         self._draw = draw
         self.close = self._feed.close
@@ -125,7 +131,7 @@ class Feed:
         infos: list[WindowInfo] = []
         while sum(info.is_last for info in infos) < num_epochs:
             infos.append(self._feed.next_window())
-            self._draw(tf.constant(infos[-1].num_batches, tf.int64))
+            self._draw(tf.constant(infos[-1].num_batches)).numpy()
         return Epoch(*(sum(getattr(info, name) for info in infos) for name in Epoch._fields))
 
     def read_epoch(self) -> Iterator[Batch]:

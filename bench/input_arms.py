@@ -33,6 +33,7 @@ class Arm:
     """Takes all batches of so many epochs and makes nothing of them; returns the documents."""
     read: Callable[[], Iterable[RawBatch]]
     """The batches of one epoch, to look at."""
+    is_ours: bool = False
     close: Callable[[], None] = lambda: None
 
 
@@ -59,6 +60,7 @@ def build_own(corpus: Corpus, name: str, batch_size: int) -> Arm:
         clock=clock,
         draw=lambda num_epochs: feed.draw_epochs(num_epochs).num_docs,
         read=partial(_read_feed, feed),
+        is_ours=True,
         close=feed.close,
     )
 

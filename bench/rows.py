@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bench.ceiling import step_flops
+from bench.ceiling import serial_ops, step_flops
 from bench.feed import Corpus, Epoch, Feed, build_source, time_encode
 from bench.steps import Network, build_network, build_run, make_batch, repeat_batches
 from bench.timing import Timing, time_in_turns
@@ -58,14 +58,16 @@ def time_input(
     timing = time_encode(corpus, seconds)
     row = {"kind": "input", "source": "encode", "batch_size": num_docs, **timing.summary()}
     yield row | {"docs_per_s": 1000 * num_docs / timing.median_ms}
-    sources = {residency: build_source(corpus, residency) for residency in ("stream", "host")}
+    sources = {
+        residency: build_source(corpus, residency) for residency in ("stream", "host", "device")
+    }
     for batch_size in batch_sizes:
         for residency, source in sources.items():
             with contextlib.closing(Feed(corpus, source, batch_size)) as feed:
                 epoch = feed.draw_epochs(1)
                 yield _time_feed(feed, epoch, residency, batch_size, seconds)
-                if residency == "host":
-                    yield from _time_fed(feed, epoch, network, batch_size, seconds)
+                for row in _time_fed(feed, epoch, network, batch_size, seconds):
+                    yield row | {"source": residency}
 
 
 def _time_feed(feed: Feed, epoch: Epoch, residency: str, batch_size: int, seconds: float) -> Row:
@@ -119,16 +121,16 @@ def _step_row(
         "kind": kind, "route": classifier.route, "batch_size": batch_size, "length": length,
         **timing.summary(), "tokens_per_s": 1000 * num_tokens / step_ms,
         "gflop_per_step": flops / 1e9, "gflop_per_s": flops / 1e6 / step_ms,
+        "serial_ops": serial_ops(classifier.config, length),
     }  # fmt: skip
 
 
-def find_limit(rows: Sequence[Row], batch_size: int) -> dict[str, Any]:
+def find_limit(rows: Sequence[Row], batch_size: int, source: str = "host") -> dict[str, Any]:
     """Which of step and input takes longer for a batch, by what factor, and both in words."""
     found = {
         row["kind"]: row
         for row in rows
-        if row["batch_size"] == batch_size
-        and (row["kind"] in ("mix", "end-to-end") or row.get("source") == "host")
+        if row["batch_size"] == batch_size and row.get("source") == source
     }
     step_ms, input_ms, both_ms = (
         found[kind]["step_ms_mean"] for kind in ("mix", "input", "end-to-end")

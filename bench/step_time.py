@@ -7,11 +7,13 @@ and mix with end-to-end. The rows are
 
   step ROUTE        training steps on one made-up batch in memory, full-length texts
   input encode      shards of strings to token ids; its "batch" is the training part, once over
-  input host        plan and gather from ids in memory;   input stream: encoded anew every epoch
-  mix ROUTE         training steps on batches of the corpus that are kept in memory
-  end-to-end ROUTE  training steps fed by the input pipeline (host)
+  input RESIDENCY   stream: encoded anew every epoch; host, device: planned and gathered from ids
+                    in that memory
+  mix, end-to-end   training steps of the first route on batches of the corpus that are kept in
+                    memory, and on batches as the pipeline of that RESIDENCY makes them
 
-n is timed chunks x steps of each; a sample is the mean over a chunk, which ends with one fetch
+serial is the time of the ops that must wait for each other, at least one for each token, layer and
+direction of learning (bench.ceiling). n is timed chunks x steps of each; a sample is the mean over a chunk, which ends with one fetch
 from the device. Legend: B documents, T tokens.
 """
 
@@ -121,9 +123,11 @@ def run_all(
     for row in itertools.chain(steps, inputs):
         if "gflop_per_s" in row:
             row["peak_fraction"] = row["gflop_per_s"] / ceiling.matmul_gflop_per_s
+            row["serial_ms"] = row["serial_ops"] * ceiling.op_us / 1000
         rows.append(row)
         show_row(row)
-    limits = [find_limit(rows, batch_size) for batch_size in flags.batch_sizes]
+    source = "device" if has_gpu else "host"
+    limits = [find_limit(rows, batch_size, source) for batch_size in flags.batch_sizes]
     after = measure_ceiling(dtype, has_gpu)
     last = [limit["sentence"] for limit in limits] + [f"at the end, {describe_ceiling(after)}"]
     print("\n".join(last))
@@ -151,7 +155,8 @@ def describe(flags: StepTimeFlags, machine: dict[str, Any], ceiling: Ceiling) ->
 def describe_ceiling(ceiling: Ceiling) -> str:
     return (
         f"ceiling: {ceiling.matmul_gflop_per_s:,.0f} GFLOP/s ({ceiling.dtype} matrix product), "
-        f"{ceiling.copy_gb_per_s:,.1f} GB/s (read and written)"
+        f"{ceiling.copy_gb_per_s:,.1f} GB/s (read and written), {ceiling.op_us:.1f} us for an op "
+        "that waits for the one before"
     )
 
 

@@ -19,7 +19,7 @@ from model.step import build_train_chunk
 from shortline import UserError
 from tfdata.pipeline import Batch
 
-ROUTES = ("cudnn", "block", "keras")
+ROUTES = ("cudnn", "cudnn_v3", "block", "keras")
 _NUM_STEPS = 1_000_000  # of the schedule: it must not end while we time
 
 

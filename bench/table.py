@@ -9,7 +9,7 @@ from rich.console import Console
 
 _COLUMNS = {
     "measured": 17, "batch": 7, "length": 6, "ms": 9, "p10": 9, "p90": 9, "n": 7,
-    "docs/s": 11, "tokens/s": 13, "GFLOP/s": 8, "% peak": 6, "% pad": 5,
+    "docs/s": 11, "tokens/s": 13, "GFLOP/s": 8, "% peak": 6, "serial": 7, "% pad": 5,
 }  # fmt: skip
 
 
@@ -21,12 +21,13 @@ def format_row(row: Mapping[str, Any]) -> list[str]:
         return "-" if value is None else format(value * scale, form)
 
     return [
-        f"{row['kind']} {row.get('route') or row['source']}",
+        f"{row['kind']} {row.get('source') or row['route']}",
         figure("batch_size", ",.0f"), figure("length", ".0f"),
         figure("step_ms", ",.2f"), figure("step_ms_p10", ",.2f"), figure("step_ms_p90", ",.2f"),
         f"{row['num_chunks']}x{row['steps_per_chunk']}", figure("docs_per_s", ",.0f"),
         figure("tokens_per_s", ",.0f"), figure("gflop_per_s", ",.1f"),
-        figure("peak_fraction", ".1f", 100), figure("padding_fraction", ".1f", 100),
+        figure("peak_fraction", ".1f", 100), figure("serial_ms", ".2f"),
+        figure("padding_fraction", ".1f", 100),
     ]  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def format_line(cells: Sequence[str], columns: Mapping[str, int] = _COLUMNS) -> 
     Args:
       columns: width of each column by its name.
 
-    >>> format_line(["step block", "128", "40", *("-" * 9)])[:32]
+    >>> format_line(["step block", "128", "40", *("-" * 10)])[:32]
     'step block            128     40'
     """
     widths = list(columns.values())

@@ -61,7 +61,7 @@ def time_in_turns(
     warmup_steps: int = 1,
     *,
     turns: int = 2,
-    lead_steps: int = 0,
+    lead_seconds: float = 0.0,
 ) -> list[Timing]:
     """Times each `run(num_steps)`, in the order A B B A, so that a drift of the machine hits all.
 
@@ -71,8 +71,8 @@ def time_in_turns(
     Args:
       seconds: timed of each run, about; more where a step takes long.
       turns: times that each run comes to be timed; 3 are A B B A A B.
-      lead_steps: untimed at the start of each turn: they use up what a run made in advance while
-        others had their turn.
+      lead_seconds: of steps at the start of each turn that are not timed, one step at least: they
+        use up what this run made in advance, and outlast what the run before makes in advance.
     """
     sizes = []
     for run in runs:
@@ -85,8 +85,9 @@ def time_in_turns(
     forth = list(range(len(runs)))
     for turn in range(turns):
         for number in reversed(forth) if turn % 2 else forth:
-            if lead_steps:
-                runs[number](lead_steps)
+            lead = 0.0
+            while lead < lead_seconds:
+                lead += _seconds_of(runs[number], 1)
             here: list[float] = []
             while len(here) < _LEAST_CHUNKS or sum(here) < seconds / turns:
                 here.append(_seconds_of(runs[number], sizes[number]))

@@ -5,12 +5,16 @@ Legend: B documents, T tokens, E embedding, H hidden units (of all directions), 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from model.config import ModelConfig
-from model.lstm import build_lstm, run_lstm
+from model.cudnn import choose_kernel, weights_of
+from model.lstm import build_lstm, run_lstm, run_stack
 from model.noise import dropout, dropout_tokens, uniform_rows
+from model.pooling import max_inside, sum_inside
 
 _SITES = 16  # random tables of a step: word dropout, then one a layer
 
@@ -49,7 +53,7 @@ class Classifier(keras.layers.Layer):
             for number, direction in enumerate(directions):
                 layer_seed = seed + 1000 * (depth + 1) + 10 * number
                 name = f"lstm_{depth}_{direction}"
-                layer = build_lstm(config.hidden, route, precision, name, layer_seed)
+                layer = build_lstm(config.hidden, precision, name, layer_seed)
                 layer.build((None, None, width))
                 layers.append(layer)
             self.lstms.append(layers)
@@ -93,6 +97,8 @@ class Classifier(keras.layers.Layer):
             table, unknown_id = self.embedding.embeddings.value, self.unknown_id
         else:
             unknown_id = 0
+        # A GPU has next to no int32 kernels: TensorFlow would fetch the numbers at every step
+        token_ids, lengths = tf.cast(token_ids, tf.int64), tf.cast(lengths, tf.int64)
         num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
         if num_blocks == 1:
             noise = dropout_seed, first_row, num_tokens
@@ -101,7 +107,7 @@ class Classifier(keras.layers.Layer):
         for block in range(num_blocks):
             rows = slice(num_docs * block // num_blocks, num_docs * (block + 1) // num_blocks)
             width = tf.reduce_max(tf.concat([lengths[rows], [1]], axis=0))
-            ids = token_ids[rows, :width]
+            ids = token_ids[rows, : tf.cast(width, tf.int32)]
             noise = dropout_seed, first_row + rows.start, num_tokens
             logits.append(self._logits(ids, lengths[rows], noise, table, unknown_id))
         return tf.concat(logits, axis=0)
@@ -114,43 +120,72 @@ class Classifier(keras.layers.Layer):
         if dropout_seed is not None and config.word_dropout:
             uniform = uniform_rows(num_docs, row_tokens, _site(dropout_seed, 0), first_row)
             dropped = uniform[:, :num_tokens] < config.word_dropout
-            token_ids = tf.where(dropped, unknown_id, token_ids)
-        # A gather, where a transpose of int32 makes oneDNN complain on stderr
-        place_TB = tf.range(num_tokens)[:, tf.newaxis] + tf.range(num_docs) * num_tokens
-        ids_TB = tf.gather(tf.reshape(token_ids, [-1]), place_TB)
-        x_TBH = tf.cast(tf.gather(table, ids_TB), self.compute_dtype)
-        for depth, layers in enumerate(self.lstms):
+            token_ids = tf.where(dropped, tf.constant(unknown_id, tf.int64), token_ids)
+        x_TBH = tf.cast(tf.gather(table, tf.transpose(token_ids)), self.compute_dtype)
+        is_dropping = dropout_seed is not None and config.dropout > 0
+        one_by_one = self.lstms
+        if self._is_one_call(is_dropping):
+            x_TBH = run_stack([layers[0] for layers in self.lstms], x_TBH, self.route)
+            one_by_one = []
+        for depth, layers in enumerate(one_by_one):
             outputs = [run_lstm(layers[0], x_TBH, self.route)]
             if len(layers) == 2:
                 turned = tf.reverse_sequence(x_TBH, lengths, seq_axis=0, batch_axis=1)
                 turned = run_lstm(layers[1], turned, self.route)
                 outputs.append(tf.reverse_sequence(turned, lengths, seq_axis=0, batch_axis=1))
             x_TBH = tf.concat(outputs, axis=-1) if len(outputs) == 2 else outputs[0]
-            if dropout_seed is not None and config.dropout and depth < config.num_layers - 1:
+            if is_dropping and depth < config.num_layers - 1:
                 seed = _site(dropout_seed, depth + 1)
                 x_TBH = dropout_tokens(x_TBH, config.dropout, seed, first_row, row_tokens)
         features_BH = tf.cast(self._pool(x_TBH, lengths), tf.float32)
-        if dropout_seed is not None and config.dropout:
+        if is_dropping:
             seed = _site(dropout_seed, config.num_layers)
             features_BH = dropout(features_BH, config.dropout, seed, first_row)
         return tf.matmul(features_BH, self.dense.kernel.value) + self.dense.bias.value
 
+    def choose_kernel(self, shapes: Sequence[tuple[int, int]]) -> str:
+        """Takes the faster of cuDNN's two ops for batches of (B, T) `shapes`; says which, and why.
+
+        Needs a GPU, and comes before any graph is traced.
+        """
+        first = [weights_of(self.lstms[0][0])]
+        kernel, milliseconds = choose_kernel(first, shapes, tf.as_dtype(self.compute_dtype))
+        self.route = "cudnn" if kernel == "v2" else f"cudnn_{kernel}"
+        times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in milliseconds.items())
+        return f"{self.route}: a layer takes {times}"
+
+    def _is_one_call(self, is_dropping: bool) -> bool:
+        """Whether cuDNN can run all layers at once.
+
+        Not with dropout between them: cuDNN's own keeps its state inside, and could not be resumed.
+        Nor from both ends: it would read the padding first.
+        """
+        between = is_dropping and self.config.num_layers > 1
+        return self.route.startswith("cudnn") and not between and not self.config.bidirectional
+
     def _pool(self, x_TBH: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """float[T, B, H] → float[B, H], or [B, 2H] for max_mean; padding has no part in it."""
         if self.config.pooling == "last":
-            last = tf.stack([lengths - 1, tf.range(tf.shape(lengths)[0])], axis=1)
+            last = tf.stack([lengths - 1, _range(tf.shape(lengths)[0])], axis=1)
             if not self.config.bidirectional:
                 return tf.gather_nd(x_TBH, last)
             forward, backward = tf.split(x_TBH, 2, axis=-1)
             return tf.concat([tf.gather_nd(forward, last), backward[0]], axis=-1)
-        inside = (tf.range(tf.shape(x_TBH)[0])[:, tf.newaxis] < lengths)[:, :, tf.newaxis]
-        largest = tf.reduce_max(tf.where(inside, x_TBH, x_TBH.dtype.min), axis=0)
+        inside_TB1 = (_range(tf.shape(x_TBH)[0])[:, tf.newaxis] < lengths)[:, :, tf.newaxis]
+        largest = max_inside(x_TBH, inside_TB1)
         if self.config.pooling == "max":
             return largest
-        total = tf.reduce_sum(tf.where(inside, tf.cast(x_TBH, tf.float32), 0.0), axis=0)
+        total = sum_inside(tf.cast(x_TBH, tf.float32), inside_TB1)
         mean = total / tf.cast(lengths, tf.float32)[:, tf.newaxis]
         return tf.concat([tf.cast(largest, tf.float32), mean], axis=-1)
 
 
+def _range(limit: tf.Tensor) -> tf.Tensor:
+    """int64[limit], of an int32 limit on the host, where a range begins and ends."""
+    with tf.device("CPU:0"):
+        return tf.range(tf.cast(limit, tf.int64))
+
+
 def _site(seed: tf.Tensor, site: int) -> tf.Tensor:
-    return tf.stack([seed[0], seed[1] * _SITES + site])
+    with tf.device("CPU:0"):  # random numbers begin on the host
+        return tf.stack([seed[0], seed[1] * _SITES + site])

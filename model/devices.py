@@ -26,6 +26,11 @@ class Devices:
     def has_gpu(self) -> bool:
         return bool(self.gpus)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of the smallest GPU in use; 0 without one, or where NVML does not tell."""
+        return GpuMonitor(self.gpus).memory_bytes()
+
 
 def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
     """Reads `--gpus all | N | 0,2 | none`; call it before TensorFlow touches a device.
@@ -124,6 +129,12 @@ class GpuMonitor:
             if all(name.strip().isdigit() for name in visible):  # else NVML's order, or UUIDs
                 numbers = [int(visible[number]) for number in numbers]
             self._handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in numbers]
+
+    def memory_bytes(self) -> int:
+        """Of the smallest of the GPUs; 0 where there is none or it cannot be asked."""
+        with contextlib.suppress(Exception):
+            return min(int(self._nvml.nvmlDeviceGetMemoryInfo(h).total) for h in self._handles)
+        return 0
 
     def read(self) -> dict[str, float]:
         """gpu_percent (mean), gpu_memory_gib, gpu_watts (sums); what cannot be asked is absent."""

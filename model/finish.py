@@ -22,8 +22,8 @@ from model.scores import Confusion, Scores, score, worst_confusions
 from model.step import Predictions, build_predict
 from shortline import __version__, printable, write_whole
 from tfdata.config import PipelineConfig
+from tfdata.device_feed import build_feed
 from tfdata.encode import Encoder
-from tfdata.pipeline import BatchFeed
 from tfdata.plan import Buckets, choose_buckets
 from tfdata.shards import ShardSet, read_batches
 from tfdata.window import WindowSource
@@ -52,7 +52,7 @@ def build_predict_part(
     most = min(_PREDICT_DOCS, source.num_docs)
     buckets = Buckets(buckets.widths, tuple(min(size, most) for size in buckets.sizes))
     weights = np.ones(classifier.num_classes, np.float32)
-    feed = BatchFeed(source, buckets, seed=None, class_weights=weights, strategy=strategy)
+    feed = build_feed(source, buckets, seed=None, class_weights=weights, strategy=strategy)
     num_rows = min(buckets.sizes) // strategy.num_replicas_in_sync
     return build_predict(classifier, feed, count_blocks(classifier.route, num_rows))
 

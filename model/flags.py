@@ -35,7 +35,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-MAY_DIFFER = {"resume", "config", "out", "gpus", "cpu_replicas", "steps_per_call", "save_minutes"}
+MAY_DIFFER = {
+    "resume", "config", "out", "gpus", "cpu_replicas", "steps_per_call", "save_minutes", "id_cache",
+}  # fmt: skip
 """Flags that a resumed run may have otherwise: they do not change what is computed."""
 
 
@@ -103,8 +105,12 @@ def _parse(argv: Sequence[str]) -> Flags:
     return parse_flags(Flags, argv, prog="train.py", description=description, presets=PRESETS)
 
 
-def settle(flags: Flags, shard_set: ShardSet) -> Flags:
-    """Fills in what the data decides: longest text, epochs, folder; checks that all fit."""
+def settle(flags: Flags, shard_set: ShardSet, device_bytes: int = 0) -> Flags:
+    """Fills in what the data decides: longest text, epochs, folder; checks that all fit.
+
+    Args:
+      device_bytes: memory of the smallest GPU in use, 0 without one.
+    """
     from tfdata.plan import choose_max_len
     from tfdata.window import choose_residency
 
@@ -126,7 +132,7 @@ def settle(flags: Flags, shard_set: ShardSet) -> Flags:
               f"{pipeline.batch_size}")  # fmt: skip
         pipeline = dataclasses.replace(pipeline, batch_size=num_train)
     if pipeline.residency == "auto":  # settled once: a resumed run must make the same windows
-        residency = choose_residency(shard_set, "train", tokenizer.vocab_size)
+        residency = choose_residency(shard_set, "train", tokenizer.vocab_size, device_bytes)
         pipeline = dataclasses.replace(pipeline, residency=residency)
     training = flags.train
     if training.epochs is None:

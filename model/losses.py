@@ -35,12 +35,18 @@ def class_weights(counts: np.ndarray, scheme: str, normalize: bool) -> np.ndarra
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """float32[B, C], int32[B] → float32[B]; labels of C or more (unknown here) cost 0."""
-    num_classes = tf.shape(logits)[1]
+    """float32[B, C], int32[B] → float32[B]; labels of C or more (unknown here) cost 0.
+
+    Args:
+      smoothing: share of the target that is spread evenly over all classes.
+    """
+    num_classes = logits.shape[1]
+    labels = tf.cast(labels, tf.int64)  # a GPU compares no int32
     known = labels < num_classes
     safe = tf.where(known, labels, 0)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(safe, logits)
     if smoothing:
-        even = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
-        losses = (1 - smoothing) * losses + smoothing * even
+        target = tf.one_hot(safe, num_classes) * (1 - smoothing) + smoothing / num_classes
+        losses = tf.nn.softmax_cross_entropy_with_logits(target, logits)
+    else:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(safe, logits)
     return tf.where(known, losses, 0.0)

@@ -1,10 +1,11 @@
-"""One LSTM layer, three ways to compute it, one set of weights in Keras's layout.
+"""One LSTM layer, several ways to compute it, one set of weights in Keras's layout.
 
-| route | where    | op                                                              |
-|-------|----------|-----------------------------------------------------------------|
-| block | CPU      | tf.raw_ops.BlockLSTM, fused                                      |
-| cudnn | GPU      | cuDNN, through keras.layers.LSTM(use_cudnn=True)                 |
-| keras | anywhere | keras.layers.LSTM as a loop: the reference, and what is exported |
+| route    | where    | op                                                              |
+|----------|----------|-----------------------------------------------------------------|
+| block    | CPU      | tf.raw_ops.BlockLSTM, fused                                      |
+| cudnn    | GPU      | tf.raw_ops.CudnnRNNV2, all layers in one call (model.cudnn)      |
+| cudnn_v3 | GPU      | tf.raw_ops.CudnnRNNV3, where that is faster                      |
+| keras    | anywhere | keras.layers.LSTM as a loop: the reference, and what is exported |
 
 Texts are padded on the right and the LSTM reads forward, so the state at `lengths - 1` does not
 depend on the padding and no mask is needed. The backward direction reads reversed texts.
@@ -14,10 +15,13 @@ Legend: T tokens, B documents, D inputs, H hidden units.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from model.cudnn import run_cudnn, weights_of
 
 _LEAST_ROWS = 16  # of a block
 
@@ -28,8 +32,8 @@ def choose_route(route: str, has_gpu: bool, precision: str) -> tuple[str, str]:
     Raises:
       ValueError: the route asked for cannot run here.
     """
-    if route == "cudnn" and not has_gpu:
-        raise ValueError("--route cudnn: needs a GPU and none is in use; choose auto or block")
+    if route.startswith("cudnn") and not has_gpu:
+        raise ValueError(f"--route {route}: needs a GPU and none is in use; choose auto or block")
     if route == "block" and (has_gpu or precision == "mixed_bfloat16"):
         raise ValueError("--route block: a CPU kernel without bfloat16; choose auto or keras")
     if route != "auto":
@@ -58,12 +62,12 @@ def num_usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def build_lstm(hidden: int, route: str, policy: str, name: str, seed: int) -> keras.layers.LSTM:
+def build_lstm(hidden: int, policy: str, name: str, seed: int) -> keras.layers.LSTM:
     """The layer that holds the weights: kernel [D, 4H], recurrent_kernel [H, 4H], bias [4H]."""
     return keras.layers.LSTM(
         hidden,
         return_sequences=True,
-        use_cudnn=route == "cudnn",
+        use_cudnn=False,
         dtype=policy,
         name=name,
         kernel_initializer=keras.initializers.GlorotUniform(seed),
@@ -90,7 +94,15 @@ def run_lstm(layer: keras.layers.LSTM, x_TBD: tf.Tensor, route: str) -> tf.Tenso
     """All outputs of a forward LSTM: float[T, B, D] → float[T, B, H] of the same type."""
     if route == "block":
         return _run_block(layer, x_TBD)
+    if route.startswith("cudnn"):
+        return run_stack([layer], x_TBD, route)
     return tf.transpose(layer(tf.transpose(x_TBD, [1, 0, 2])), [1, 0, 2])
+
+
+def run_stack(layers: Sequence[keras.layers.LSTM], x_TBD: tf.Tensor, route: str) -> tf.Tensor:
+    """The same for layers one on the other, with nothing between them: one call of cuDNN."""
+    kernel = "v3" if route == "cudnn_v3" else "v2"
+    return run_cudnn([weights_of(layer) for layer in layers], x_TBD, kernel)
 
 
 def _run_block(layer: keras.layers.LSTM, x_TBD: tf.Tensor) -> tf.Tensor:

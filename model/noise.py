@@ -23,9 +23,10 @@ def uniform_rows(num_rows, row_size, seed: tf.Tensor, first_row) -> tf.Tensor:
       seed: int64[2].
     """
     counters_per_row = (row_size + _PER_COUNTER - 1) // _PER_COUNTER
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    offset = tf.cast(first_row, tf.int64) * tf.cast(counters_per_row, tf.int64)
-    counter += tf.stack([tf.cast(offset, tf.uint64), tf.zeros([], tf.uint64)])
+    with tf.device("CPU:0"):  # where TensorFlow has the key and the counter
+        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+        offset = tf.cast(first_row, tf.int64) * tf.cast(counters_per_row, tf.int64)
+        counter += tf.stack([tf.cast(offset, tf.uint64), tf.zeros([], tf.uint64)])
     padded = counters_per_row * _PER_COUNTER
     numbers = tf.raw_ops.StatelessRandomUniformV2(
         shape=tf.stack([num_rows, padded]), key=key, counter=counter, alg=_PHILOX, dtype=tf.float32

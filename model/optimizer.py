@@ -110,15 +110,19 @@ class Adam(tf.Module):
         finite = tf.reduce_all(
             [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients.values()]
         )
-        if finite:
+
+        def update() -> None:
             self._update(gradients, step, rows)
             good = self._good_steps.read_value() + 1
             due = good >= _GROWTH_STEPS
             _assign(self._scale, tf.where(due, tf.minimum(scale * 2.0, _LARGEST_SCALE), scale))
             _assign(self._good_steps, tf.where(due, tf.zeros_like(good), good))
-        else:  # overflow: leave the weights as they are and try a smaller scale
+
+        def shrink() -> None:  # overflow: leave the weights as they are and try a smaller scale
             _assign(self._scale, tf.maximum(scale / 2.0, 1.0))
             _assign(self._good_steps, tf.zeros([], tf.int64))
+
+        tf.cond(finite, update, shrink)  # not `if`: the step is not converted by autograph
 
     def _update(self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None) -> None:
         config = self._config

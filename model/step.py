@@ -62,11 +62,13 @@ def build_train_chunk(
         aggregation=tf.VariableAggregation.SUM,
     )  # fmt: skip
 
-    def replica_step(batch, step):
+    @tf.autograph.experimental.do_not_convert  # plain Python: converting it takes longer to
+    def replica_step(batch, step):  # start than tracing it
         context = tf.distribute.get_replica_context()
-        num_rows = tf.shape(batch.labels)[0]
+        num_rows = tf.shape(batch.weights)[0]  # of floats: a GPU has int32 shapes fetched
         first_row = context.replica_id_in_sync_group * num_rows
-        noise = tf.stack([tf.constant(seed, tf.int64), step]) if use_dropout else None
+        with tf.device("CPU:0"):  # random numbers begin on the host
+            noise = tf.stack([tf.constant(seed, tf.int64), step]) if use_dropout else None
         token_ids, table, rows = batch.token_ids, None, None
         if optimizer.is_lazy:
             unknown = tf.constant([classifier.unknown_id])  # in first place, for word dropout
@@ -91,22 +93,24 @@ def build_train_chunk(
         if label_smoothing:  # what is shown compares with the validation's loss, which has none
             losses = batch.weights * cross_entropy(logits, batch.labels)
         real = tf.cast(batch.docs >= 0, tf.float32)
-        correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), batch.labels)
+        correct = tf.equal(tf.argmax(logits, axis=1), tf.cast(batch.labels, tf.int64))
         bad = tf.where(tf.math.is_finite(loss), 0.0, 1.0)
         num_real = tf.reduce_sum(real)
         num_correct = tf.reduce_sum(tf.cast(correct, tf.float32) * real)
         sums.assign_add(tf.stack([tf.reduce_sum(losses), num_correct, num_real, bad]))
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)])
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)])
     def run(first_step, num_steps):
-        for step in tf.range(first_step, first_step + num_steps):
+        for number in tf.range(num_steps):  # int32 is counted on the host, int64 on a GPU
+            with tf.device("CPU:0"):
+                step = first_step + tf.cast(number, tf.int64)
             strategy.run(replica_step, args=(next(iterator), step))
 
     run.get_concrete_function()  # traced here, so that the first chunk is timed like the others
 
     def train_chunk(first_step: int, num_steps: int) -> ChunkMetrics:
         sums.assign(tf.zeros([4]))
-        run(tf.constant(first_step, tf.int64), tf.constant(num_steps, tf.int64))
+        run(tf.constant(first_step, tf.int64), tf.constant(num_steps, tf.int32))
         loss, correct, docs, bad = sums.read_value().numpy().tolist()
         return ChunkMetrics(loss, round(correct), round(docs), round(bad))
 
@@ -134,7 +138,7 @@ def build_predict(
         probabilities = tf.reduce_max(tf.nn.softmax(logits), axis=1)
         return batch.docs, batch.labels, predicted, probabilities, losses
 
-    @tf.function
+    @tf.function(autograph=False)
     def run_step():
         return strategy.run(replica_step, args=(next(feed.iterator),))
 

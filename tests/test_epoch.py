@@ -23,7 +23,6 @@ from bench.compare import compare, find_target, order_turns, summarise
 from bench.joules import JouleMeter
 from bench.peers import corpus
 from bench.peers.record import compute_macro_f1
-from bench.peers.torch_lstm import plan_epoch
 from shortline import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -234,6 +233,11 @@ def test_an_arm_that_fails_says_why_and_leaves_nothing(job, tmp_path, monkeypatc
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_an_arm_that_validates_nothing_has_failed(job):
+    with pytest.raises(ArmFailed, match="without validating"):
+        arms._run(["-c", "print('epoch 1/2   45%')"], job, pytest.fail)
+
+
 def test_an_arm_does_not_outlive_an_interrupt(job):
     lines = []
 
@@ -304,20 +308,6 @@ def test_no_peer_of_another_framework_imports_tensorflow(small_shards):
     )
     command = [sys.executable, "-c", script, str(small_shards.folder)]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
-
-
-@pytest.mark.parametrize("pool_batches", [1, 3])
-def test_an_epoch_of_the_torch_peer_takes_every_document_once(pool_batches):
-    lengths = np.random.default_rng(0).integers(1, 41, 100)
-    order, batches = plan_epoch(lengths, 8, pool_batches, np.random.default_rng(1))
-    assert sorted(order.tolist()) == list(range(100))
-    batches = list(batches)
-    assert sorted(start for start, _, _ in batches) == list(range(0, 100, 8))
-    for start, stop, width in batches:
-        assert stop == min(start + 8, 100)
-        assert width == lengths[order[start:stop]].max()
-    again, _ = plan_epoch(lengths, 8, pool_batches, np.random.default_rng(2))
-    assert order.tolist() != again.tolist()
 
 
 def _check_peer(printed: str, num_epochs: int, small_shards) -> dict:

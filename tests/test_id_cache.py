@@ -364,3 +364,12 @@ def test_an_empty_part_needs_no_cache(shards, cache):
     assert source.docs_of_windows(0) == []
     assert read_all(source) == []
     assert not cache.exists()
+
+
+def test_a_part_of_one_window_is_the_same_object_in_every_epoch(shards, monkeypatch):
+    monkeypatch.setattr(window, "_LEAST_FIRST_DOCS", 1_000)
+    for seed in (0, None):  # so that a device is sent it once
+        source = build_source(shards, part="valid", seed=seed)
+        first, *others = read_all(source)
+        assert len(others) == 2
+        assert all(other is first for other in others)

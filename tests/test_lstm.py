@@ -14,7 +14,7 @@ from model.lstm import build_lstm, choose_route, run_lstm
 
 @pytest.mark.parametrize(("num_docs", "num_tokens"), [(1, 1), (3, 5), (16, 40)])
 def test_block_equals_keras_in_values_and_gradients(num_docs, num_tokens):
-    layer = build_lstm(6, "keras", "float32", "lstm", seed=1)
+    layer = build_lstm(6, "float32", "lstm", seed=1)
     layer.build((None, None, 4))
     layer.cell.bias.assign(np.random.default_rng(0).normal(size=24))
     x = tf.constant(np.random.default_rng(1).normal(size=(num_tokens, num_docs, 4)), tf.float32)

@@ -91,8 +91,10 @@ def _run(shards, out: Path, *flags: str) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files if name != "state.json"}
 
 
-def test_a_run_is_the_same_when_warmed_up(small_shards, tmp_path, monkeypatch):
+def test_a_run_is_the_same_when_warmed_up(small_shards, tmp_path, monkeypatch, capsys):
     cold = _run(small_shards, tmp_path / "cold", "--route=keras")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("start-up ")]
     shapes = []
 
     def spy(batch_type, wanted):
@@ -105,26 +107,26 @@ def test_a_run_is_the_same_when_warmed_up(small_shards, tmp_path, monkeypatch):
     assert cold.keys() == warm.keys()
     for name, array in cold.items():
         np.testing.assert_array_equal(array, warm[name], name)
-    summary = json.loads((tmp_path / "warm" / "summary.json").read_text())
-    assert summary["startup"]["warm-up"] > 0
-    assert [width for _, width in shapes] == summary["bucket_widths"]
+    summaries = [
+        json.loads((tmp_path / run / "summary.json").read_text()) for run in ("cold", "warm")
+    ]
+    assert [width for _, width in shapes] == summaries[1]["bucket_widths"]
+    for summary, warming in zip(summaries, ([], ["warm-up"]), strict=True):
+        phases = ["imports", "devices", "data", "network", "graphs", *warming, "first batch"]
+        assert list(summary["startup"]) == phases
+        total = summary["startup_seconds"]
+        assert sum(summary["startup"].values()) == pytest.approx(total, abs=0.01)
 
 
-def test_the_summary_says_where_start_up_went(small_shards, tmp_path, capsys):
-    _run(small_shards, tmp_path / "run")
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    phases = ["imports", "devices", "data", "network", "graphs", "first batch"]
-    assert list(summary["startup"]) == phases
-    assert sum(summary["startup"].values()) == pytest.approx(summary["startup_seconds"], abs=0.01)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("start-up ")]
-
-
-@pytest.mark.parametrize("flags", [[], ["--residency=stream", "--window-docs=700"]])
-@pytest.mark.parametrize("num_replicas", [1, 2])
-def test_nothing_is_traced_after_the_first_epoch(
-    small_shards, tmp_path, monkeypatch, flags, num_replicas
-):
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--cpu-replicas=1"],
+        ["--cpu-replicas=2"],
+        ["--residency=stream", "--window-docs=700", "--no-id-cache"],
+    ],
+)
+def test_nothing_is_traced_after_the_first_epoch(small_shards, tmp_path, monkeypatch, flags):
     """Batches of three widths, the last not full, evaluations, checkpoints and all."""
     graphs, after_epochs = [], []
     graph_type = tf.__internal__.FuncGraph  # what TensorFlow makes to trace a function into
@@ -140,8 +142,7 @@ def test_nothing_is_traced_after_the_first_epoch(
 
     monkeypatch.setattr(graph_type, "__init__", count_graphs)
     monkeypatch.setattr(train, "end_epoch", end_and_note)
-    replicas = [f"--cpu-replicas={num_replicas}", "--gpus=none"]
-    _run(small_shards, tmp_path / "run", "--epochs=4", "--patience=0", *flags, *replicas)
+    _run(small_shards, tmp_path / "run", "--epochs=4", "--patience=0", "--gpus=none", *flags)
     assert len(after_epochs) == 4
     assert after_epochs[0] > 2  # training and prediction at least
     assert graphs[after_epochs[0] : after_epochs[-1]] == []

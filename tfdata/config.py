@@ -95,9 +95,10 @@ class PipelineConfig:
     """Length buckets, and so batch shapes (default: as few as keep padding below a quarter, at most
     6: where length tells the class, narrow buckets make batches of few classes, which learn
     slowly)."""
-    residency: Literal["auto", "host", "stream"] = "auto"
-    """host: all token ids in memory, tokenised once; stream: window after window, flat memory;
-    auto: host where the ids fit in an eighth of the free memory."""
+    residency: Literal["auto", "device", "host", "stream"] = "auto"
+    """device: all token ids in the GPU's memory, batches gathered there; host: in main memory;
+    stream: window after window, flat memory; auto: the first that they fit in (an eighth of main
+    memory, a quarter of the GPU's)."""
     window_docs: int = 100_000
     """Documents in a window, the unit of shuffling and bucketing: of `stream`, and of `host` in the
     first epoch, where a small corpus has smaller ones."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +81,7 @@ class BatchFeed:
           class_weights: float32[C]; labels beyond C weigh nothing in the loss.
         """
         under = strategy or tf.distribute.get_strategy()
-        self._source, self._buckets, self._seed, self._start = source, buckets, seed, start
+        self._epochs = plan_epochs(source, buckets, seed, start)
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
         self._types = (tf.as_dtype(source.id_type), *_WINDOW_TYPES)
         self._windows = tf.queue.FIFOQueue(1, self._types)
@@ -125,7 +125,7 @@ class BatchFeed:
 
     def _produce(self) -> None:
         try:
-            for info, window, plan in self._plan_epochs():
+            for info, window, plan in self._epochs:
                 self._infos.put(info)
                 self._windows.enqueue(
                     (
@@ -137,31 +137,14 @@ class BatchFeed:
             return
         except BaseException as error:
             self._infos.put(error)
+        finally:
+            self._epochs.close()  # the source lets go of what it reads, and of what it writes
 
     def _take_window(self) -> tuple[tf.Tensor, ...]:
         tensors = self._windows.dequeue()
         for tensor, rank in zip(tensors, _WINDOW_RANKS, strict=True):
             tensor.set_shape([None] * rank)
         return tuple(tensors)
-
-    def _plan_epochs(self) -> Iterator[tuple[WindowInfo, Window, Plan]]:
-        epoch, first_window, first_batch = self._start
-        while True:
-            num_windows = len(self._source.docs_of_windows(epoch))
-            for number, window in enumerate(self._source.read(epoch, first_window), first_window):
-                key = None if self._seed is None else (self._seed, epoch, number)
-                plan = plan_batches(window.lengths, self._buckets, key)
-                info = WindowInfo(
-                    epoch, number, first_batch, len(plan) - first_batch, len(window),
-                    int(window.offsets[-1]), int((plan.widths.astype(np.int64) * plan.sizes).sum()),
-                    number == num_windows - 1,
-                )  # fmt: skip
-                plan = Plan(
-                    plan.rows[first_batch:], plan.widths[first_batch:], plan.sizes[first_batch:]
-                )
-                first_batch = 0
-                yield info, window, plan
-            epoch, first_window = epoch + 1, 0
 
     def _dataset(self, class_weights: np.ndarray, num_replicas: int) -> tf.data.Dataset:
         """Batches for `num_replicas` replicas in turn, all of a step from one global batch."""
@@ -172,17 +155,20 @@ class BatchFeed:
 
         def batches_of(ids, offsets, labels, first_doc, rows, widths, sizes):
             steps = tf.data.Dataset.from_tensor_slices((rows, widths, sizes))
+            steps = steps.map(
+                lambda rows, width, size: (tf.cast(rows[:size], tf.int64), width, size)
+            )
             if num_replicas > 1:
                 shares = tf.data.Dataset.range(num_replicas)
                 steps = steps.flat_map(
                     lambda rows, width, size: shares.map(
                         lambda share: (
-                            *_take_share(rows, size, tf.cast(share, tf.int32), num_replicas), width
+                            *take_share(rows, size, tf.cast(share, tf.int32), num_replicas), width
                         )
                     )
                 )  # fmt: skip
             else:
-                steps = steps.map(lambda rows, width, size: (*_take_share(rows, size, 0, 1), width))
+                steps = steps.map(lambda rows, width, size: (*take_share(rows, size, 0, 1), width))
             return steps.map(
                 lambda rows, scale, width: gather_batch(
                     ids, offsets, labels, first_doc, weights, rows, scale, width
@@ -193,41 +179,76 @@ class BatchFeed:
         return windows.flat_map(batches_of).prefetch(8)
 
 
-def _take_share(rows: tf.Tensor, size: tf.Tensor, share, num_replicas: int):
+def plan_epochs(
+    source: WindowSource, buckets: Buckets, seed: int | None, start: tuple[int, int, int]
+) -> Generator[tuple[WindowInfo, Window, Plan], None, None]:
+    """Every window with its batches, epoch after epoch, from (epoch, window, batch) `start` on."""
+    epoch, first_window, first_batch = start
+    while True:
+        num_windows = len(source.docs_of_windows(epoch))
+        for number, window in enumerate(source.read(epoch, first_window), first_window):
+            key = None if seed is None else (seed, epoch, number)
+            plan = plan_batches(window.lengths, buckets, key)
+            info = WindowInfo(
+                epoch, number, first_batch, len(plan) - first_batch, len(window),
+                int(window.offsets[-1]), int((plan.widths.astype(np.int64) * plan.sizes).sum()),
+                number == num_windows - 1,
+            )  # fmt: skip
+            plan = Plan(
+                plan.rows[first_batch:], plan.widths[first_batch:], plan.sizes[first_batch:]
+            )
+            first_batch = 0
+            yield info, window, plan
+        epoch, first_window = epoch + 1, 0
+
+
+def take_share(
+    rows: tf.Tensor, size: tf.Tensor, share: tf.Tensor | int, num_replicas: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     """One replica's rows of a global batch, and what makes up for the fillers of all of it.
 
     A batch that the replicas cannot share evenly is filled up, so that what is in a batch does not
-    depend on how many they are.
+    depend on how many they are. Sizes are int32, which TensorFlow keeps on the host.
+
+    Args:
+      rows: int64[size], on any device.
+      size, share: int32[].
     """
-    rows = rows[:size]
     each = (size + num_replicas - 1) // num_replicas
-    num_real = tf.math.count_nonzero(rows >= 0, dtype=tf.float32)
-    rows = tf.pad(rows, [[0, each * num_replicas - size]], constant_values=FILLER)
+    num_real = tf.reduce_sum(tf.cast(rows >= 0, tf.float32))
     scale = tf.cast(each * num_replicas, tf.float32) / num_real
-    return rows[share * each : (share + 1) * each], scale
+    if num_replicas > 1:
+        rows = tf.pad(rows, [[0, each * num_replicas - size]], constant_values=FILLER)
+        rows = rows[share * each : (share + 1) * each]
+    return rows, scale
 
 
 def gather_batch(
     ids, offsets, labels, first_doc, class_weights, rows, scale, width
 ) -> Batch:  # fmt: skip
-    """The documents `rows` int32[B] of a window, padded to `width`.
+    """The documents `rows` int64[B] of a window, padded to `width` int32[].
+
+    It works in int64, as a GPU has next to no int32 kernels: TensorFlow would fetch the numbers.
 
     Args:
-      ids, offsets, labels, first_doc: the fields of `Window`.
+      ids, offsets, labels, first_doc: the fields of `Window`; ids of any integer type.
       class_weights: float32[C + 1], the last for labels that training lacks.
       scale: float32[], passed on.
     """
     real = rows >= 0
     safe = tf.maximum(rows, 0)
     starts = tf.gather(offsets, safe)
-    lengths = tf.cast(tf.gather(offsets, safe + 1) - starts, tf.int32)
-    lengths = tf.where(real, lengths, 1)
-    positions = tf.range(width)
-    inside = positions[tf.newaxis, :] < tf.where(real, lengths, 0)[:, tf.newaxis]
-    where = tf.where(inside, starts[:, tf.newaxis] + tf.cast(positions, tf.int64), 0)
-    token_ids = tf.where(inside, tf.cast(tf.gather(ids, where), tf.int32), 0)
-    labels = tf.where(real, tf.gather(labels, safe), 0)
-    num_classes = tf.size(class_weights) - 1
-    weights = tf.gather(class_weights, tf.minimum(labels, num_classes))
-    docs = tf.where(real, first_doc + tf.cast(rows, tf.int64), -1)
-    return Batch(token_ids, lengths, labels, tf.where(real, weights, 0.0), docs, scale)
+    lengths = tf.where(real, tf.gather(offsets, safe + 1) - starts, 1)
+    with tf.device("CPU:0"):  # a range begins and ends on the host
+        positions = tf.range(tf.cast(width, tf.int64))
+    inside = positions < tf.where(real, lengths, 0)[:, tf.newaxis]
+    where = tf.where(inside, starts[:, tf.newaxis] + positions, 0)
+    token_ids = tf.where(inside, tf.cast(tf.gather(ids, where), tf.int64), 0)
+    labels = tf.where(real, tf.cast(tf.gather(labels, safe), tf.int64), 0)
+    last = tf.size(class_weights, tf.int64) - 1
+    weights = tf.where(real, tf.gather(class_weights, tf.minimum(labels, last)), 0.0)
+    docs = tf.where(real, first_doc + rows, -1)
+    return Batch(
+        tf.cast(token_ids, tf.int32), tf.cast(lengths, tf.int32), tf.cast(labels, tf.int32),
+        weights, docs, scale,
+    )  # fmt: skip

@@ -30,6 +30,7 @@ from tfdata.id_writer import Piece
 from tfdata.shards import ShardSet, read_batches
 
 _LEAST_FIRST_DOCS = 16_384  # of a window of the first epoch: less is a poor sample to shuffle
+_ENCODE_DOCS = 2_048  # at a time: strings and ids stay in a core's cache, 7 % faster than 16,384
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,10 @@ class WindowSource:
     def _docs_of_a_window(self, epoch: int) -> int:
         if self.residency == "stream":
             return self._window_docs
+        whole = max(1, self.num_docs)
         if epoch == 0 and self._shuffle_seed is not None:
-            return min(self._window_docs, max(_LEAST_FIRST_DOCS, -(-self.num_docs // 4)))
-        return max(1, self.num_docs)
+            return min(whole, self._window_docs, max(_LEAST_FIRST_DOCS, -(-whole // 4)))
+        return whole
 
     def read(self, epoch: int, first_window: int = 0) -> Iterator[Window]:
         """The windows of an epoch from `first_window` on.
@@ -154,7 +156,9 @@ class WindowSource:
             windows.append(window)
             if len(windows) > first_window:
                 yield window
-        if self._held is None and windows:
+        if len(windows) == 1:
+            self._held = windows[0]
+        elif self._held is None and windows:
             self._held = self._open_whole() or _join_windows(windows)
 
     def _shard_order(self, epoch: int) -> list[int] | None:
@@ -187,7 +191,10 @@ class WindowSource:
 
     def _encode(self, order: list[int] | None, skip_docs: int) -> Iterator[Piece]:
         """Tokenises record batches on all cores, in order: ids[n], lengths[d], labels[d]."""
-        batches = read_batches(self._shard_set, self._part, shard_order=order, skip_docs=skip_docs)
+        batches = read_batches(
+            self._shard_set, self._part, shard_order=order, skip_docs=skip_docs,
+            batch_docs=_ENCODE_DOCS,
+        )  # fmt: skip
 
         def encode(texts: pa.Array, labels: np.ndarray):
             with tf.device("CPU"):  # strings are there; the GPU has a step to do
@@ -209,15 +216,20 @@ class WindowSource:
 
 
 def _join_windows(windows: list[Window]) -> Window:
-    if len(windows) == 1:
-        return windows[0]
     return build_window([(w.ids, w.lengths, w.labels) for w in windows], 0)
 
 
-def choose_residency(shard_set: ShardSet, part: str, vocab_size: int) -> Literal["host", "stream"]:
-    """host where the ids of a part fit in an eighth of the free memory: up to four copies live."""
+def choose_residency(
+    shard_set: ShardSet, part: str, vocab_size: int, device_bytes: int = 0
+) -> Literal["device", "host", "stream"]:
+    """Where the ids of a part fit: a quarter of a GPU's `device_bytes`, an eighth of free memory.
+
+    Up to four copies live on the host, and on a GPU the old and the new for a moment.
+    """
     num_bytes = _estimate_bytes(shard_set, part, vocab_size)
-    return "host" if num_bytes < _available_bytes() / 8 else "stream"
+    if num_bytes >= _available_bytes() / 8:
+        return "stream"
+    return "device" if num_bytes < device_bytes / 4 else "host"
 
 
 def _estimate_bytes(shard_set: ShardSet, part: str, vocab_size: int) -> int:

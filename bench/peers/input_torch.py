@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from bench.peers.input_records import encode_in_python
+from bench.peers.plain_tokenizer import PlainTokenizer, build_plain_tokenizer
 from tfdata.shards import read_batches
 
 if TYPE_CHECKING:  # the worker processes import this file, and need no TensorFlow
@@ -20,20 +20,14 @@ Row = tuple[str, int]
 class Collate:
     """A batch of (text, label) rows as tensors: token_ids int32[B, T] and labels int32[B]."""
 
-    def __init__(self, corpus: Corpus):
-        words, ids = corpus.vocabulary.words()
-        self._id_of_word = dict(zip(words, ids.tolist(), strict=True))
-        self._unknown_id = corpus.vocabulary.unknown_id
-        self._filters, self._max_len = corpus.flags.tokenizer.filters, corpus.encoder.max_len
+    def __init__(self, tokenize: PlainTokenizer):
+        self._tokenize = tokenize
 
     def __call__(self, rows: Sequence[Row]) -> tuple[Any, Any]:
         import torch  # pyright: ignore[reportMissingImports]
 
         texts, labels = zip(*rows, strict=True)
-        token_ids = encode_in_python(
-            texts, self._id_of_word, self._unknown_id, self._filters, self._max_len
-        )
-        return torch.from_numpy(token_ids), torch.tensor(labels, dtype=torch.int32)
+        return torch.from_numpy(self._tokenize(texts)), torch.tensor(labels, dtype=torch.int32)
 
 
 def read_rows(corpus: Corpus) -> list[Row]:
@@ -47,14 +41,14 @@ def read_rows(corpus: Corpus) -> list[Row]:
 
 def build_torch(corpus: Corpus, batch_size: int) -> Arm:
     """A list is a map-style dataset. The workers live from epoch to epoch."""
-    from torch.utils.data import DataLoader  # pyright: ignore[reportMissingImports]
+    from torch.utils.data import DataLoader, Dataset  # pyright: ignore[reportMissingImports]
 
     from bench.input_arms import LOADED, Arm
 
     loader = DataLoader(
-        read_rows(corpus),
+        cast(Dataset, read_rows(corpus)),
         batch_size=batch_size,
-        collate_fn=Collate(corpus),
+        collate_fn=Collate(build_plain_tokenizer(corpus)),
         num_workers=os.cpu_count() or 1,
         persistent_workers=True,
         multiprocessing_context="spawn",  # TensorFlow's threads do not survive a fork

@@ -2,16 +2,18 @@
 
     python -m bench.peers.torch_lstm SHARDS --epochs 5
 
-All token ids live on the device; an epoch's order is made on the host, which therefore knows every
-batch's width without asking the device. The batches of a small pool are sorted by length and cut
-to their longest text. One `nn.LSTM` of two layers (cuDNN on a GPU, oneDNN on a CPU), fused Adam,
-TF32 and, if asked, autocast. Nothing is fetched from the device before an epoch's end.
+All token ids live on the device, where each epoch's order is drawn and its batches are gathered;
+nothing is fetched from it before the epoch's end. One `nn.LSTM` of two layers (cuDNN on a GPU,
+oneDNN on a CPU), padded on the right and read at each text's last token, so that no lengths reach
+the kernel; fused Adam, TF32 and, if asked, autocast. Initial weights are drawn as Keras draws them.
+Batches are not sorted by length: with 37 words in 40 columns on a CPU, sorting eight together gave
+10 % more documents a second, and less accuracy after the first epoch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,14 +36,11 @@ class TorchFlags(PeerFlags):
     threads: int | None = None
     """Of a CPU (default: PyTorch's own choice). They wait for each other in busy loops: where
     others use the machine, all of its cores can be slower than one."""
-    pool_batches: int = 8
-    """Batches sorted by length together (1: none); more pad less, but hold fewer classes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for flag, value in (("threads", self.threads), ("pool-batches", self.pool_batches)):
-            if value is not None and value < 1:
-                raise ValueError(f"--{flag} {value}: must be 1 or more")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads {self.threads}: must be 1 or more")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         device=torch.cuda.get_device_name() if device.type == "cuda" else on_cpu,
         versions={"torch": str(torch.__version__)},
     )  # fmt: skip
-    for epoch in range(flags.epochs):
+    for _ in range(flags.epochs):
         started = time.perf_counter()
-        run_epoch(epoch)
+        run_epoch()
         seconds = time.perf_counter() - started
         record.add_epoch(seconds, predict())
     record.finish()
@@ -86,7 +85,9 @@ def _build_network(torch: Any, num_classes: int, device: Any) -> tuple[Any, Call
             "dropout": nn.Dropout(0.5),
             "dense": nn.Linear(40, num_classes),
         }
-    ).to(device)
+    )
+    _draw_weights(torch, layers)
+    layers.to(device)
 
     def forward(ids, last):
         states, _ = layers["lstm"](layers["embedding"](ids))
@@ -97,11 +98,27 @@ def _build_network(torch: Any, num_classes: int, device: Any) -> tuple[Any, Call
     return layers, forward
 
 
+def _draw_weights(torch: Any, layers: Any) -> None:
+    """As Keras does: recurrent kernels orthogonal, forget gates open, a small embedding."""
+    init = torch.nn.init
+    for name, weight in layers.named_parameters():
+        if name == "embedding.weight":
+            init.uniform_(weight, -0.05, 0.05)
+        elif "weight_hh" in name:
+            init.orthogonal_(weight)
+        elif "weight" in name:
+            init.xavier_uniform_(weight)
+        else:
+            init.zeros_(weight)
+        if "bias_ih" in name:  # gates in the order input, forget, cell, output
+            init.ones_(weight[40:80])
+
+
 def _build_training(
     torch: Any, layers: Any, forward: Callable, train: Tokens, split: Split, flags: TorchFlags,
     device: Any,
-) -> Callable[[int], None]:  # fmt: skip
-    """`run(epoch)` trains on every document once, and waits for the device."""
+) -> Callable[[], None]:  # fmt: skip
+    """`run()` trains on every document once, and waits for the device."""
     ids, last = _to_device(torch, train, device)
     labels = torch.from_numpy(split.train_labels.astype(np.int64)).to(device)
     weights = torch.from_numpy(split.class_weights).to(device)
@@ -109,18 +126,14 @@ def _build_training(
     scaler = torch.amp.GradScaler(device.type, enabled=flags.precision == "mixed_float16")
     cross_entropy = torch.nn.functional.cross_entropy
 
-    def run(epoch: int) -> None:
+    def run() -> None:
         layers.train()
-        random = np.random.default_rng([flags.seed, epoch])
-        order, batches = plan_epoch(train.lengths, flags.batch_size, flags.pool_batches, random)
-        rows = torch.from_numpy(order).to(device)
-        for start, stop, width in batches:
-            here = rows[start:stop]
+        for rows in torch.randperm(len(labels), device=device).split(flags.batch_size):
             with _autocast(torch, flags.precision, device):
-                logits = forward(ids[:, :width].index_select(0, here), last[here])
-            total = cross_entropy(logits.float(), labels[here], weights, reduction="sum")
+                logits = forward(ids[rows], last[rows])
+            total = cross_entropy(logits.float(), labels[rows], weights, reduction="sum")
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(total / (stop - start)).backward()
+            scaler.scale(total / len(rows)).backward()
             scaler.step(optimizer)
             scaler.update()
         if device.type == "cuda":
@@ -153,22 +166,6 @@ def _to_device(torch: Any, tokens: Tokens, device: Any) -> tuple[Any, Any]:
 def _autocast(torch: Any, precision: str, device: Any) -> Any:
     dtype = torch.float16 if precision == "mixed_float16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "float32")
-
-
-def plan_epoch(
-    lengths: np.ndarray, batch_size: int, pool_batches: int, random: np.random.Generator
-) -> tuple[np.ndarray, Iterator[tuple[int, int, int]]]:
-    """The documents int64[D] of an epoch in order, and its batches: (start, stop, width) in it."""
-    order = random.permutation(len(lengths))
-    pools = np.arange(len(order)) // (batch_size * pool_batches)
-    order = order[np.lexsort((lengths[order], pools))]
-    starts = np.arange(0, len(order), batch_size)
-    widths = np.maximum.reduceat(lengths[order], starts)
-    batches = (
-        (int(starts[i]), min(int(starts[i]) + batch_size, len(order)), int(widths[i]))
-        for i in random.permutation(len(starts))
-    )
-    return order, batches
 
 
 if __name__ == "__main__":
