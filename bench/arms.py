@@ -39,10 +39,12 @@ class Peer:
 
 
 PEERS = {
-    "keras": Peer("bench.peers.keras_seed", "keras"),
-    "keras2": Peer("bench.peers.keras_seed", "tf_keras", ("--keras", "2")),
-    "keras-right": Peer("bench.peers.keras_right", "keras", takes=("precision",)),
-    "torch": Peer("bench.peers.torch_lstm", "torch", takes=("precision",)),
+    "keras": Peer("bench.peers.keras_seed", "keras", takes=("learning_rate",)),
+    "keras2": Peer(
+        "bench.peers.keras_seed", "tf_keras", ("--keras", "2"), takes=("learning_rate",)
+    ),
+    "keras-right": Peer("bench.peers.keras_right", "keras", takes=("precision", "learning_rate")),
+    "torch": Peer("bench.peers.torch_lstm", "torch", takes=("precision", "learning_rate")),
     "fasttext": Peer("bench.peers.fasttext_ngrams", "fasttext", takes=("target",)),
 }
 
@@ -56,6 +58,8 @@ class Job:
     """Of train.py; the peers have the seed's network."""
     epochs: int
     batch_size: int
+    learning_rate: float
+    """Of Adam: in the networks of all arms."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     target: float
     gpus: Literal["all", "none"]
@@ -104,11 +108,16 @@ def run_arm(name: str, job: Job, seed: int, say: Callable[[str], None]) -> dict[
             run = Path(folder) / "run"
             words = ["train.py", "--data", job.shards, "--out", run, "--gpus", job.gpus]
             words += ["--preset", job.preset, "--precision", job.precision, "--patience", 0]
+            words += ["--learning-rate", job.learning_rate]
             stamps, _ = _run([*words, *common], job, say)
             record = _read_run(run, job)
     else:
         peer = PEERS[name]
-        own = [word for flag in peer.takes for word in (f"--{flag}", getattr(job, flag))]
+        own = [
+            word
+            for flag in peer.takes
+            for word in (f"--{flag.replace('_', '-')}", getattr(job, flag))
+        ]
         stamps, last = _run(["-m", peer.module, job.shards, *common, *peer.words, *own], job, say)
         record = json.loads(last)
     return {"arm": name, "seed": seed, **add_stamps(record, stamps)}

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,10 @@ from bench.arms import OURS, PEERS, ArmFailed, Job, check_peers, run_arm
 from bench.compare import compare, order_turns, summarise
 from bench.curves import draw_curves
 from bench.timing import describe_machine
+from model.config import TrainConfig
 from model.flags import PRESETS, read_flags
 from shortline import UserError, import_tensorflow, parse_flags, run_command, write_whole
+from tfdata.config import PipelineConfig
 from tfdata.shards import ShardSet, is_shard_set, open_shards
 
 
@@ -50,6 +53,9 @@ class EpochFlags:
     """Passes over the training documents, of every arm."""
     batch_size: int = 128
     """Documents in a batch, of every arm."""
+    learning_rate: float | None = None
+    """Of Adam, in the networks of all arms (default: the preset's times the root of batch size /
+    the preset's batch size: Malladi et al. 2022)."""
     target: float = 0.95
     """Validation accuracy to reach."""
     preset: str = "seed"
@@ -127,7 +133,9 @@ def run_all(flags: EpochFlags, shard_set: ShardSet) -> tuple[dict[str, Any], lis
       UserError: our own arm failed.
     """
     names = {field.name for field in dataclasses.fields(Job)} - {"shards"}
-    job = Job(shards=shard_set.folder.absolute(), **{name: getattr(flags, name) for name in names})
+    settings = {name: getattr(flags, name) for name in names}
+    settings["learning_rate"] = choose_rate(flags)
+    job = Job(shards=shard_set.folder.absolute(), **settings)
     arms = (OURS, *flags.peers)
     machine = describe_machine("")  # now: the load at the end is our own
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
@@ -145,7 +153,8 @@ def run_all(flags: EpochFlags, shard_set: ShardSet) -> tuple[dict[str, Any], lis
         "benchmark": "epoch", "preset": flags.preset,
         "num_train": ours[0]["num_train"], "num_valid": ours[0]["num_valid"],
         "num_classes": len(shard_set.labels), "epochs": flags.epochs,
-        "batch_size": flags.batch_size, "precision": flags.precision, "target": flags.target,
+        "batch_size": flags.batch_size, "learning_rate": job.learning_rate,
+        "precision": flags.precision, "target": flags.target,
         "turns": flags.turns, "machine": machine | {"device": ours[0]["device"]},
         "arms": {arm: summarise(runs[arm], flags.target) for arm in arms},
         "times_as_fast_as": {arm: compare(ours, runs[arm], flags.target) for arm in flags.peers},
@@ -154,6 +163,14 @@ def run_all(flags: EpochFlags, shard_set: ShardSet) -> tuple[dict[str, Any], lis
     lines = [*describe(result), *format_table(result), *describe_ratios(result)]
     print("\n".join(lines), flush=True)
     return result, lines
+
+
+def choose_rate(flags: EpochFlags) -> float:
+    if flags.learning_rate is not None:
+        return flags.learning_rate
+    preset = PRESETS[flags.preset]
+    rate = preset.get("learning_rate", TrainConfig.learning_rate)
+    return rate * math.sqrt(flags.batch_size / preset.get("batch_size", PipelineConfig.batch_size))
 
 
 def write_record(folder: Path, result: dict[str, Any], lines: Sequence[str]) -> None:

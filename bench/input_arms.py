@@ -12,12 +12,13 @@ import tensorflow as tf
 from bench.census import RawBatch
 from bench.feed import Corpus, Feed, build_source
 
-STRINGS, CACHED = "ours, strings", "ours, cached ids"
+STRINGS, CACHED, ON_DEVICE = "ours, strings", "ours, cached ids", "ours, ids on the GPU"
 BUCKETED, VECTORIZED, LOADED = "text by text, bucketed", "TextVectorization", "torch DataLoader"
 _OURS = {
     STRINGS: ("stream", False, "Parquet to batches: read, tokenise, shuffle, bucket, gather"),
     "ours, streamed ids": ("stream", True, "ids on disk to batches: shuffle, bucket, gather"),
     CACHED: ("host", True, "ids in memory to batches: shuffle, bucket, gather"),
+    ON_DEVICE: ("device", True, "ids in GPU memory to batches: shuffle and bucket, gather there"),
 }
 """By name: residency, whether ids are cached, and what the clock includes."""
 
@@ -42,13 +43,18 @@ def build_arms(corpus: Corpus, batch_size: int) -> tuple[list[Arm], dict[str, st
     from bench.peers.input_bucketing import build_bucketing
     from bench.peers.input_vectorization import build_vectorization
 
-    arms = [build_own(corpus, name, batch_size) for name in _OURS]
+    missing = {}
+    names = list(_OURS)
+    if not tf.config.list_logical_devices("GPU"):
+        names.remove(ON_DEVICE)
+        missing[ON_DEVICE] = "no GPU is in use"
+    arms = [build_own(corpus, name, batch_size) for name in names]
     arms += [build_bucketing(corpus, batch_size), build_vectorization(corpus, batch_size)]
     if find_spec("torch") is None:
-        return arms, {LOADED: "torch is not installed"}
+        return arms, missing | {LOADED: "torch is not installed"}
     from bench.peers.input_torch import build_torch
 
-    return [*arms, build_torch(corpus, batch_size)], {}
+    return [*arms, build_torch(corpus, batch_size)], missing
 
 
 def build_own(corpus: Corpus, name: str, batch_size: int) -> Arm:

@@ -12,9 +12,9 @@ and mix with end-to-end. The rows are
   mix, end-to-end   training steps of the first route on batches of the corpus that are kept in
                     memory, and on batches as the pipeline of that RESIDENCY makes them
 
-serial is the time of the ops that must wait for each other, at least one for each token, layer and
-direction of learning (bench.ceiling). n is timed chunks x steps of each; a sample is the mean over a chunk, which ends with one fetch
-from the device. Legend: B documents, T tokens.
+serial is the time of the ops that must wait for each other (bench.ceiling). n is timed chunks x
+steps of each; a sample is the mean over a chunk, which ends with one fetch from
+the device. Legend: B documents, T tokens.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StepTimeFlags:
     """Documents in a batch, over all replicas."""
     lengths: tuple[int, ...] = (10, 40)
     """Tokens of every text of the made-up batches."""
-    routes: tuple[Literal["block", "keras", "cudnn"], ...] = ()
+    routes: tuple[Literal["block", "keras", "cudnn", "cudnn_v3"], ...] = ()
     """LSTM kernels (default: all that run on this machine)."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Of the embedding's outputs and the LSTM."""

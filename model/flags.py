@@ -16,7 +16,7 @@ import numpy as np
 
 from model.config import ModelConfig, TrainConfig
 from shortline import UserError, flat_values, parse_flags
-from tfdata.config import IngestConfig, PipelineConfig, TokenizerConfig
+from tfdata.config import BASE_BATCH_SIZE, IngestConfig, PipelineConfig, TokenizerConfig
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from tfdata.shards import ShardSet
@@ -127,9 +127,11 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int = 0) -> Flags:
         tokenizer = dataclasses.replace(tokenizer, max_len=max_len)
     pipeline = flags.pipeline
     num_train = shard_set.num_docs("train")
-    if pipeline.batch_tokens is None and num_train < pipeline.batch_size:
+    # `auto` is measured later, and changes neither the epochs nor the windows
+    batch_size = BASE_BATCH_SIZE if pipeline.batch_size == "auto" else pipeline.batch_size
+    if pipeline.batch_tokens is None and num_train < batch_size:
         print(f"only {num_train} training documents: batches of {num_train} instead of "
-              f"{pipeline.batch_size}")  # fmt: skip
+              f"{batch_size}")  # fmt: skip
         pipeline = dataclasses.replace(pipeline, batch_size=num_train)
     if pipeline.residency == "auto":  # settled once: a resumed run must make the same windows
         residency = choose_residency(shard_set, "train", tokenizer.vocab_size, device_bytes)
@@ -138,7 +140,7 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int = 0) -> Flags:
     if training.epochs is None:
         mean_length = shard_set.length_counts @ np.arange(len(shard_set.length_counts)) / num_train
         budget = pipeline.batch_tokens
-        batch_docs = budget / max(1, mean_length) if budget else pipeline.batch_size
+        batch_docs = budget / max(1, mean_length) if budget else batch_size
         epochs = min(40, max(5, math.ceil(1_500 * batch_docs / num_train)))
         training = dataclasses.replace(training, epochs=epochs)
     ingest = flags.ingest

@@ -15,6 +15,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration() for _ in range(4)],
 )
+tf.config.list_logical_devices()  # settles it: a command under test would ask for one
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

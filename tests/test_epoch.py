@@ -221,8 +221,8 @@ def job(small_shards, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return Job(
-        shards=small_shards.folder, preset="seed", epochs=2, batch_size=128, precision="float32",
-        target=0.1, gpus="none",
+        shards=small_shards.folder, preset="seed", epochs=2, batch_size=128, learning_rate=1e-3,
+        precision="float32", target=0.1, gpus="none",
     )  # fmt: skip
 
 
@@ -391,3 +391,9 @@ def test_a_small_comparison(small_shards, job, capsys, tmp_path):
     text = (tmp_path / "record" / "epoch.txt").read_text().splitlines()
     assert text == printed[-1 - len(text) : -1]
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_the_learning_rate_grows_with_the_root_of_the_batch():
+    assert epoch.choose_rate(epoch.EpochFlags()) == pytest.approx(1e-3)
+    assert epoch.choose_rate(epoch.EpochFlags(batch_size=2048)) == pytest.approx(4e-3)
+    assert epoch.choose_rate(epoch.EpochFlags(batch_size=2048, learning_rate=0.5)) == 0.5

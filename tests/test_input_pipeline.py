@@ -10,7 +10,9 @@ import pytest
 
 from bench import input_arms, input_pipeline
 from bench.census import check_census, take_census
-from bench.input_arms import BUCKETED, CACHED, LOADED, STRINGS, VECTORIZED, Arm, build_arms
+from bench.input_arms import (
+    BUCKETED, CACHED, LOADED, ON_DEVICE, STRINGS, VECTORIZED, Arm, build_arms,
+)  # fmt: skip
 from bench.input_pipeline import check_arms, find_rates, find_ratios, format_row, main, time_arms
 from bench.timing import Timing
 from shortline import UserError
@@ -41,7 +43,7 @@ def arms(corpus):
     with pytest.MonkeyPatch.context() as patch:  # PyTorch's workers take seconds to start
         patch.setattr(input_arms, "find_spec", lambda name: None)
         arms, missing = build_arms(corpus, BATCH_SIZE)
-    assert missing == {LOADED: "torch is not installed"}
+    assert missing == {LOADED: "torch is not installed", ON_DEVICE: "no GPU is in use"}
     yield arms
     for arm in arms:
         arm.close()
@@ -123,7 +125,7 @@ def test_a_tiny_run(corpus, monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     result = json.loads(printed[-1])
     timed = {row["arm"]: row for row in result["rows"] if "docs_per_s" in row}
-    assert len(timed) == len(result["rows"]) - 1 == 5
+    assert len(timed) == len(result["rows"]) - 2 == 5
     for row in timed.values():
         assert 0 < row["docs_per_s_p10"] <= row["docs_per_s"] <= row["docs_per_s_p90"]
         ratio = row["docs_per_s"] / timed[STRINGS]["docs_per_s"]

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+if TYPE_CHECKING:  # train.py settles `auto` before anything else looks: all others see a number
+    BatchSize = int
+else:
+    BatchSize = int | Literal["auto"]
+
+BASE_BATCH_SIZE = 128
+"""What the learning rates of the presets are for, and the smallest that `auto` takes."""
 KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 """What `tf.keras.preprocessing.text.Tokenizer` turns into spaces by default."""
 
@@ -87,8 +94,10 @@ class TokenizerConfig:
 class PipelineConfig:
     """How shards become batches."""
 
-    batch_size: int = 128
-    """Documents in a batch, over all replicas."""
+    batch_size: BatchSize = BASE_BATCH_SIZE
+    """Documents in a batch, over all replicas; auto: 128 or the doubling of it that is fastest here
+    and leaves enough steps to learn, with --learning-rate, given or not, times the root of the
+    doubling."""
     batch_tokens: int | None = None
     """Token budget of a batch instead: longer texts come in smaller batches."""
     num_buckets: int | None = None
@@ -106,7 +115,10 @@ class PipelineConfig:
     """Keep token ids on disk, beside ingested data, so that they are made once and not again."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch-size", self.batch_size, "1 or more")
+        if self.batch_size != "auto":
+            require(self.batch_size >= 1, "batch-size", self.batch_size, "1 or more, or auto")
+        elif self.batch_tokens is not None:
+            raise ValueError("--batch-size auto: give no --batch-tokens, which sets it by tokens")
         if self.batch_tokens is not None:
             require(self.batch_tokens >= 1, "batch-tokens", self.batch_tokens, "1 or more")
         if self.num_buckets is not None:

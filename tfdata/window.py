@@ -24,7 +24,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfdata.config import PipelineConfig
-from tfdata.encode import Encoder, texts_to_tensor
+from tfdata.encode import Encoder
 from tfdata.id_cache import CachedIds, IdCache
 from tfdata.id_writer import Piece
 from tfdata.shards import ShardSet, read_batches
@@ -106,6 +106,7 @@ class WindowSource:
         """`shuffle_seed` None keeps the order of the shards in every epoch."""
         self._shard_set, self._part = shard_set, part
         self._encode_graph = encoder.in_graph
+        self._encode_texts = encoder.encode
         self.id_type = np.uint16 if vocab_size <= 2**16 else np.int32
         self._window_docs = config.window_docs
         self._shuffle_seed = shuffle_seed
@@ -198,7 +199,7 @@ class WindowSource:
 
         def encode(texts: pa.Array, labels: np.ndarray):
             with tf.device("CPU"):  # strings are there; the GPU has a step to do
-                ids, lengths = self._encode_graph(texts_to_tensor(texts))
+                ids, lengths = self._encode_texts(texts)
             return ids.numpy().astype(self.id_type), lengths.numpy(), labels
 
         num_threads = os.cpu_count() or 1

@@ -22,6 +22,8 @@ class PeerFlags:
     """Passes over the training part."""
     batch_size: int = 128
     """Documents in a batch."""
+    learning_rate: float = 1e-3
+    """Of Adam; fastText has a rate of its own."""
     seed: int = 0
     """Of weights, order and dropout."""
 

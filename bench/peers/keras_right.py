@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     x, x_valid = tokenize(split, padding="post")
     inputs, valid_inputs = ({"ids": ids, "last": _find_last(ids)} for ids in (x, x_valid))
     num_steps = -(-len(x) // flags.batch_size)
-    model = _build_model(split.num_classes, min(_MOST_STEPS_PER_CALL, num_steps))
+    steps_per_execution = min(_MOST_STEPS_PER_CALL, num_steps)
+    model = _build_model(split.num_classes, flags.learning_rate, steps_per_execution)
     dataset = _build_dataset(inputs, split, flags)
     record = Record(
         "keras-right", split, num_epochs=flags.epochs, batch_size=flags.batch_size,
@@ -89,7 +90,7 @@ def _build_dataset(inputs: dict[str, np.ndarray], split: Split, flags: RightFlag
     return rows.batch(flags.batch_size).map(gather, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _build_model(num_classes: int, steps_per_execution: int) -> Any:
+def _build_model(num_classes: int, learning_rate: float, steps_per_execution: int) -> Any:
     import keras
 
     layers = keras.layers
@@ -107,7 +108,7 @@ def _build_model(num_classes: int, steps_per_execution: int) -> Any:
     scores = layers.Dense(num_classes, activation="softmax", dtype="float32")(state)
     model = keras.Model({"ids": ids, "last": last}, scores)
     model.compile(
-        keras.optimizers.Adam(), "sparse_categorical_crossentropy",
+        keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy",
         jit_compile=False,  # XLA has no cuDNN LSTM, and slows the generic one on a CPU
         steps_per_execution=steps_per_execution,
     )  # fmt: skip

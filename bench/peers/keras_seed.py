@@ -102,7 +102,7 @@ def _build_model(keras: Any, flags: SeedFlags, num_classes: int) -> Any:
             layers.Dense(num_classes, activation="softmax"),
         ]
     )
-    adam = keras.optimizers.Adam()
+    adam = keras.optimizers.Adam(flags.learning_rate)
     model.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 

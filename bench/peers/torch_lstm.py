@@ -122,7 +122,9 @@ def _build_training(
     ids, last = _to_device(torch, train, device)
     labels = torch.from_numpy(split.train_labels.astype(np.int64)).to(device)
     weights = torch.from_numpy(split.class_weights).to(device)
-    optimizer = torch.optim.Adam(layers.parameters(), eps=1e-7, fused=True)  # eps as Keras's
+    optimizer = torch.optim.Adam(  # epsilon as Keras's
+        layers.parameters(), flags.learning_rate, eps=1e-7, fused=True
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=flags.precision == "mixed_float16")
     cross_entropy = torch.nn.functional.cross_entropy
 
