@@ -96,6 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     clock.lap("data")
     state = State()
     with devices.strategy.scope():
+        if flags.pipeline.batch_size == "auto":  # a resumed run goes on with what was settled
+            flags = settle_batch_size(flags, shard_set, devices)
+            clock.lap("batch size")
         trainer = build(flags, shard_set, devices, state, clock)
         try:
             run_epochs(trainer, state, devices, clock)
@@ -136,6 +139,31 @@ def open_data(flags: Flags) -> ShardSet:
     # what only encoding needs is not part of the cache's key
     counted = dataclasses.replace(flags.tokenizer, max_len=None, truncate="right", unknown="map")
     return ingest_cached(inputs, flags.ingest, counted)
+
+
+def settle_batch_size(flags: Flags, shard_set: ShardSet, devices: Devices) -> Flags:
+    """`--batch-size auto` as a number, and its learning rate, by steps of a network of its own."""
+    from model.batch_size import find_batch_size
+    from tfdata.config import BASE_BATCH_SIZE
+    from tfdata.pipeline import Batch
+    from tfdata.vocab import Vocabulary
+
+    assert flags.tokenizer.max_len is not None  # `settle` filled it in
+
+    def build_probe() -> tuple[Classifier, Adam]:
+        vocabulary = Vocabulary.build(shard_set.words, flags.tokenizer)
+        with contextlib.redirect_stdout(None):  # the run's own network will say the same
+            return build_network(flags, shard_set, devices, vocabulary, num_steps=1_000)
+
+    size, learning_rate = find_batch_size(
+        flags.model, flags.train, build_probe, Batch,
+        base=BASE_BATCH_SIZE, num_train=shard_set.num_docs("train"),
+        num_tokens=flags.tokenizer.max_len, gpu_bytes=devices.memory_bytes,
+        has_gpu=devices.has_gpu,
+    )  # fmt: skip
+    pipeline = dataclasses.replace(flags.pipeline, batch_size=size)
+    training = dataclasses.replace(flags.train, learning_rate=learning_rate)
+    return dataclasses.replace(flags, pipeline=pipeline, train=training)
 
 
 def build(

@@ -126,7 +126,8 @@ class Adam(tf.Module):
 
     def _update(self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None) -> None:
         config = self._config
-        rate = self.learning_rate(step)
+        with tf.device("CPU:0"):  # where `step` is: one number to send, not a dozen tiny kernels
+            rate = self.learning_rate(step)
         if config.clip_norm is not None:
             clipped, _ = tf.clip_by_global_norm(list(gradients.values()), config.clip_norm)
             gradients = dict(zip(gradients, clipped, strict=True))

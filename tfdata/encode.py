@@ -120,15 +120,11 @@ class Encoder(tf.Module):
                 ),
                 default_value=vocabulary.unknown_id,
             )
-        strings = tf.TensorSpec([None], tf.string)
         # traced once, for whoever encodes many batches
+        strings, int32s = (tf.TensorSpec([None], dtype) for dtype in (tf.string, tf.int32))
         self.in_graph = tf.function(self.__call__, input_signature=[strings])
-        self._pieces_in_graph = tf.function(
-            self._encode_pieces,
-            input_signature=[
-                strings, tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)
-            ],
-        )  # fmt: skip
+        self._find_in_graph = tf.function(self._find_ids, input_signature=[strings])
+        self._pack_in_graph = tf.function(self._pack, input_signature=[int32s, int32s])
 
     def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ids = self._find_ids(texts)
@@ -143,20 +139,11 @@ class Encoder(tf.Module):
         """
         pieces, firsts = cut_at_spaces(texts)
         coded = pieces.dictionary_encode()
-        return self._pieces_in_graph(
-            texts_to_tensor(coded.dictionary), coded.indices.to_numpy(), firsts
-        )
-
-    def _encode_pieces(
-        self, distinct: tf.Tensor, codes: tf.Tensor, firsts: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Distinct pieces string[n], which each piece is int32[P], first of each text int64[B + 1]."""
-        ids = self._find_ids(distinct)
-        where = tf.ragged.range(
-            tf.gather(ids.row_splits, codes), tf.gather(ids.row_splits, codes + 1)
-        )
-        ends = tf.cast(tf.gather(where.row_splits, firsts), tf.int32)
-        return self._pack(tf.gather(ids.flat_values, where.flat_values), ends[1:] - ends[:-1])
+        found = self._find_in_graph(texts_to_tensor(coded.dictionary))
+        splits = found.row_splits.numpy().astype(np.int32)
+        ids = pa.ListArray.from_arrays(splits, found.flat_values.numpy()).take(coded.indices)
+        lengths = np.diff(ids.offsets.to_numpy()[firsts])
+        return self._pack_in_graph(ids.flatten().to_numpy(), lengths)
 
     def _find_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Of every token: tf.string[B] → ragged int32[B, None]."""
