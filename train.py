@@ -162,7 +162,10 @@ def settle_batch_size(flags: Flags, shard_set: ShardSet, devices: Devices) -> Fl
         has_gpu=devices.has_gpu,
     )  # fmt: skip
     pipeline = dataclasses.replace(flags.pipeline, batch_size=size)
-    training = dataclasses.replace(flags.train, learning_rate=learning_rate)
+    try:
+        training = dataclasses.replace(flags.train, learning_rate=learning_rate)
+    except ValueError as error:  # it was near the bound before it was scaled
+        raise UserError(f"{error}; it was scaled by --batch-size auto") from error
     return dataclasses.replace(flags, pipeline=pipeline, train=training)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import subprocess
+import sys
 import unicodedata
 import warnings
 
@@ -13,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfdata.config import KERAS_FILTERS, TokenizerConfig
-from tfdata.encode import Encoder, build_tokenize, pad, texts_to_tensor
+from tfdata.encode import Encoder, build_tokenize, cut_at_spaces, fold, pad, texts_to_tensor
 from tfdata.vocab import Vocabulary, VocabularyBuilder
 
 with warnings.catch_warnings():
@@ -115,6 +119,83 @@ def test_in_a_dataset_map_as_eagerly(tokenizer, unknown):
     for eager, in_graph in zip(encoder(texts), mapped, strict=True):
         np.testing.assert_array_equal(eager, in_graph)
     assert len(encoder(texts[:0])[1]) == 0
+
+
+ODD = "aAbΣσςİIßẞé,.'-\0\t\n\v\r\x1f\x85\xa0\u200b\u2028\u3000\u0301\u0307ﬁ\U0010ffff"
+ANY_TEXTS = st.lists(
+    st.one_of(st.text(max_size=20), st.text(st.sampled_from(ODD + " " * 9), max_size=40)),
+    max_size=8,
+)
+CONFIGS = [
+    TokenizerConfig(),
+    TokenizerConfig(filters="", unknown="drop"),
+    TokenizerConfig(filters="", truncate="left"),
+    TokenizerConfig(filters="a.Σ \0", unknown="drop", truncate="left"),
+    TokenizerConfig(filters=KERAS_FILTERS, nfkc=True),
+    TokenizerConfig(nfkc=True, filters="", unknown="drop"),
+    TokenizerConfig(tokenizer="wordpiece"),
+    TokenizerConfig(tokenizer="wordpiece", nfkc=True, unknown="drop", truncate="left"),
+]
+
+
+def _build_knowing(config):
+    """An encoder that tells all short words of odd characters apart."""
+    pairs = itertools.product(["", *ODD.lower()], repeat=2)
+    words = list(dict.fromkeys(a + b for a, b in pairs if a + b))
+    if config.tokenizer == "wordpiece":
+        words = [word for word in words if "\0" not in word]  # which no piece can hold
+        words = ["[PAD]", "[UNK]", *words, "##a", "##b", "##σ"]
+    return Encoder(config, Vocabulary.build(words, config), 3)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_arrow_texts_get_the_ids_of_the_graph(config):
+    encoder = _build_knowing(config)
+
+    @settings(max_examples=100, deadline=None)
+    @given(ANY_TEXTS, st.integers(0, 3))
+    def check(texts, first):
+        array = pa.array(texts, pa.string())[first:]
+        expected = encoder.in_graph(texts_to_tensor(array))
+        for ours, theirs in zip(encoder.encode(array), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    check()
+
+
+@settings(max_examples=100, deadline=None)
+@given(ANY_TEXTS, st.integers(0, 3))
+def test_pieces_are_the_texts_cut_after_each_space(texts, first):
+    texts, array = texts[first:], pa.array(texts, pa.string())[first:]
+    pieces, firsts = cut_at_spaces(array)
+    pieces.validate(full=True)
+    rows = [
+        [w + " " for w in t.split(" ")[:-1]] + [w for w in t.split(" ")[-1:] if w] for t in texts
+    ]
+    assert pieces.to_pylist() == [piece for row in rows for piece in row]
+    assert firsts.tolist() == [0, *itertools.accumulate(map(len, rows))]
+
+
+def test_texts_without_a_buffer_of_characters():
+    for texts in ([], [""], ["", ""]):
+        for array in (pa.array(texts, pa.string()), pa.array(["cut", *texts], pa.string())[1:]):
+            assert cut_at_spaces(array)[0].to_pylist() == []
+
+
+def test_fold_keeps_ascii_and_unicode_apart():
+    texts = [b"A\0B", "A\0É\0Z".encode(), b"CAF\xc9", b"", "ΑΣ Σ".encode(), b"I"]
+    expected = ["a\0b", "a\0é\0z", "caf\ufffd", "", "ας σ", "i"]
+    folded = fold(tf.constant(texts), TokenizerConfig())
+    assert [text.decode() for text in folded.numpy()] == expected
+
+
+def test_ascii_is_lowered_alike_in_every_language():
+    code = (
+        "import tensorflow as tf; from tfdata.encode import fold, TokenizerConfig;"
+        "assert fold(tf.constant(['TITLE É']), TokenizerConfig()).numpy()[0].decode() == 'title é'"
+    )
+    turkish = os.environ | {"LC_ALL": "tr_TR.UTF-8"}
+    subprocess.run([sys.executable, "-c", code], env=turkish, check=True, capture_output=True)
 
 
 def test_nfkc_is_an_option():

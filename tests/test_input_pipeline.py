@@ -11,7 +11,14 @@ import pytest
 from bench import input_arms, input_pipeline
 from bench.census import check_census, take_census
 from bench.input_arms import (
-    BUCKETED, CACHED, LOADED, ON_DEVICE, STRINGS, VECTORIZED, Arm, build_arms,
+    BUCKETED,
+    CACHED,
+    LOADED,
+    ON_DEVICE,
+    STRINGS,
+    VECTORIZED,
+    Arm,
+    build_arms,
 )  # fmt: skip
 from bench.input_pipeline import check_arms, find_rates, find_ratios, format_row, main, time_arms
 from bench.timing import Timing

@@ -67,7 +67,8 @@ def _documents(batches):
 @pytest.fixture(scope="module")
 def expected(small_shards):
     """The training documents, encoded straight from the shards."""
-    encode = _source(small_shards)._encode_graph
+    vocabulary = Vocabulary.build(small_shards.words, TokenizerConfig())
+    encode = Encoder(TokenizerConfig(), vocabulary, 60).in_graph
     documents = []
     for texts, labels in read_batches(small_shards, "train"):
         ids, lengths = encode(tf.constant(texts.to_pylist()))

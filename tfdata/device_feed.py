@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfdata.pipeline import Batch, BatchFeed, WindowInfo, gather_batch, plan_epochs, take_share
-from tfdata.plan import Buckets, Plan
+from tfdata.pipeline import Batch, BatchFeed, WindowInfo, plan_epochs
+from tfdata.plan import FILLER, Buckets, Plan
 from tfdata.window import Window, WindowSource
 
 _MOST_BATCHES = 2**31 - 1  # of a plan; the queue grows as it is filled
@@ -48,7 +48,9 @@ class DeviceFeed:
             self._offsets, self._labels = _make(np.int64, 1), _make(np.int64, 1)
             self._first_doc, self._rows = _make(np.int64, 0), _make(np.int64, 2)
             self._weights = tf.Variable(np.append(class_weights, 0).astype(np.float32), False)
-        self._steps = tf.queue.FIFOQueue(_MOST_BATCHES, [tf.int64, tf.int32, tf.int32], [[]] * 3)
+        with tf.device("CPU:0"):
+            types = [tf.int64, tf.int32, tf.int32]
+            self._steps = tf.queue.FIFOQueue(_MOST_BATCHES, types, [[]] * 3)
         self._planned: queue.Queue[tuple[WindowInfo, Window, Plan] | BaseException]
         self._planned = queue.Queue(1)
         self._is_closed = False
@@ -114,8 +116,8 @@ class DeviceFeed:
         if not self._is_even:
             rows = rows[:size]
         share = context.replica_id_in_sync_group
-        rows, scale = take_share(rows, size, share, num_replicas)
-        return gather_batch(
+        rows, scale = _take_share(rows, size, share, num_replicas)
+        return _gather_batch(
             self._ids, self._offsets, self._labels, self._first_doc, self._weights, rows, scale,
             width,
         )  # fmt: skip
@@ -161,3 +163,55 @@ def _make(dtype: type, rank: int) -> tf.Variable:
     """A variable of no elements yet, and of any size later."""
     empty = np.zeros([0] * rank, dtype)
     return tf.Variable(empty, False, shape=tf.TensorShape([None] * rank))
+
+
+def _take_share(
+    rows: tf.Tensor, size: tf.Tensor, share: tf.Tensor | int, num_replicas: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One replica's rows of a global batch, and what makes up for the fillers of all of it.
+
+    A batch that the replicas cannot share evenly is filled up, so that what is in a batch does not
+    depend on how many they are. Sizes are int32, which TensorFlow keeps on the host.
+
+    Args:
+      rows: int64[size], on any device.
+      size, share: int32[].
+    """
+    each = (size + num_replicas - 1) // num_replicas
+    num_real = tf.reduce_sum(tf.cast(rows >= 0, tf.float32))
+    scale = tf.cast(each * num_replicas, tf.float32) / num_real
+    if num_replicas > 1:
+        rows = tf.pad(rows, [[0, each * num_replicas - size]], constant_values=FILLER)
+        rows = rows[share * each : (share + 1) * each]
+    return rows, scale
+
+
+def _gather_batch(
+    ids, offsets, labels, first_doc, class_weights, rows, scale, width
+) -> Batch:  # fmt: skip
+    """The documents `rows` int64[B] of a window, padded to `width` int32[].
+
+    It works in int64, as a GPU has next to no int32 kernels: TensorFlow would fetch the numbers.
+
+    Args:
+      ids, offsets, labels, first_doc: the fields of `Window`; ids of any integer type.
+      class_weights: float32[C + 1], the last for labels that training lacks.
+      scale: float32[], passed on.
+    """
+    real = rows >= 0
+    safe = tf.maximum(rows, 0)
+    starts = tf.gather(offsets, safe)
+    lengths = tf.where(real, tf.gather(offsets, safe + 1) - starts, 1)
+    with tf.device("CPU:0"):  # a range begins and ends on the host
+        positions = tf.range(tf.cast(width, tf.int64))
+    inside = positions < tf.where(real, lengths, 0)[:, tf.newaxis]
+    where = tf.where(inside, starts[:, tf.newaxis] + positions, 0)
+    token_ids = tf.where(inside, tf.cast(tf.gather(ids, where), tf.int64), 0)
+    labels = tf.where(real, tf.cast(tf.gather(labels, safe), tf.int64), 0)
+    last = tf.size(class_weights, tf.int64) - 1
+    weights = tf.where(real, tf.gather(class_weights, tf.minimum(labels, last)), 0.0)
+    docs = tf.where(real, first_doc + rows, -1)
+    return Batch(
+        tf.cast(token_ids, tf.int32), tf.cast(lengths, tf.int32), tf.cast(labels, tf.int32),
+        weights, docs, scale,
+    )  # fmt: skip

@@ -84,6 +84,7 @@ def cut_at_spaces(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
     >>> cut_at_spaces(pa.array(["to be  or", "", "not"]))[0].to_pylist()
     ['to ', 'be ', ' ', 'or', 'not']
     """
+    assert texts.type == pa.string(), texts.type  # its offsets are int32
     _, offsets, chars = texts.buffers()
     offsets = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     first, last = offsets[[0, -1]]

@@ -52,9 +52,58 @@ class WindowInfo(NamedTuple):
     """No window of this epoch comes after."""
 
 
-_WINDOW_TYPES = (tf.int64, tf.int32, tf.int64, tf.int32, tf.int32, tf.int32)
-_WINDOW_RANKS = (1, 1, 1, 0, 2, 1, 1)
-"""ids (of a type that the vocabulary decides), offsets, labels, first_doc, rows, widths, sizes."""
+class _Columns(NamedTuple):
+    """The batches of a window, but for their token ids: what numpy does for all of them at once.
+
+    Fillers fill up the rows of a batch, so that replicas can share them evenly.
+    """
+
+    starts: np.ndarray
+    """int64[S, B]: where a document's ids begin in the window, like the next five."""
+    ends: np.ndarray
+    """int64[S, B]; a filler's is its start."""
+    lengths: np.ndarray
+    """int32[S, B]."""
+    labels: np.ndarray
+    """int32[S, B]."""
+    weights: np.ndarray
+    """float32[S, B]."""
+    docs: np.ndarray
+    """int64[S, B]."""
+    scales: np.ndarray
+    """float32[S]."""
+    widths: np.ndarray
+    """int32[S]."""
+    sizes: np.ndarray
+    """int32[S]: rows of a replica's batch."""
+
+
+_TYPES = tuple(map(tf.as_dtype, ("int64", "int64", "int32", "int32", "float32", "int64")))
+_TYPES += (tf.float32, tf.int32, tf.int32)
+_RANKS = (2, 2, 2, 2, 2, 2, 1, 1, 1)
+
+
+def _fill_columns(
+    window: Window, plan: Plan, class_weights: np.ndarray, num_replicas: int
+) -> _Columns:
+    """Args:
+    class_weights: float32[C + 1], the last for labels that training lacks.
+    """
+    sizes = -(-plan.sizes // num_replicas)
+    more = int(sizes.max(initial=0)) * num_replicas - plan.rows.shape[1]
+    rows = np.pad(plan.rows, [(0, 0), (0, more)], constant_values=FILLER)
+    real = rows >= 0
+    safe = np.maximum(rows, 0)
+    starts = window.offsets[safe]
+    ends = np.where(real, window.offsets[safe + 1], starts)
+    labels = np.where(real, window.labels[safe], 0)
+    weights = class_weights[np.minimum(labels, len(class_weights) - 1)]
+    num_real = real.sum(axis=1, dtype=np.float32)
+    return _Columns(
+        starts, ends, np.where(real, ends - starts, 1).astype(np.int32), labels,
+        np.where(real, weights, np.float32(0)), np.where(real, window.first_doc + rows, -1),
+        (sizes * num_replicas).astype(np.float32) / num_real, plan.widths, sizes.astype(np.int32),
+    )  # fmt: skip
 
 
 class BatchFeed:
@@ -83,12 +132,10 @@ class BatchFeed:
         under = strategy or tf.distribute.get_strategy()
         self._epochs = plan_epochs(source, buckets, seed, start)
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
-        self._types = (tf.as_dtype(source.id_type), *_WINDOW_TYPES)
-        self._windows = tf.queue.FIFOQueue(1, self._types)
-        num_replicas = under.num_replicas_in_sync
-        dataset = under.distribute_datasets_from_function(
-            lambda _: self._dataset(class_weights, num_replicas)
-        )
+        self._windows = tf.queue.FIFOQueue(1, (tf.as_dtype(source.id_type), *_TYPES))
+        self._num_replicas = under.num_replicas_in_sync
+        self._class_weights = np.append(class_weights, 0).astype(np.float32)
+        dataset = under.distribute_datasets_from_function(lambda _: self._dataset())
         self.iterator = iter(dataset)
         self._thread = threading.Thread(target=self._produce, name="plan", daemon=True)
         self._thread.start()
@@ -126,13 +173,9 @@ class BatchFeed:
     def _produce(self) -> None:
         try:
             for info, window, plan in self._epochs:
+                columns = _fill_columns(window, plan, self._class_weights, self._num_replicas)
                 self._infos.put(info)
-                self._windows.enqueue(
-                    (
-                        *window.tensors, np.int64(window.first_doc),
-                        plan.rows, plan.widths, plan.sizes,
-                    )
-                )  # fmt: skip
+                self._windows.enqueue((window.id_tensor, *columns))
         except tf.errors.CancelledError:  # closed
             return
         except BaseException as error:
@@ -140,43 +183,42 @@ class BatchFeed:
         finally:
             self._epochs.close()  # the source lets go of what it reads, and of what it writes
 
-    def _take_window(self) -> tuple[tf.Tensor, ...]:
-        tensors = self._windows.dequeue()
-        for tensor, rank in zip(tensors, _WINDOW_RANKS, strict=True):
-            tensor.set_shape([None] * rank)
-        return tuple(tensors)
-
-    def _dataset(self, class_weights: np.ndarray, num_replicas: int) -> tf.data.Dataset:
-        """Batches for `num_replicas` replicas in turn, all of a step from one global batch."""
+    def _dataset(self) -> tf.data.Dataset:
+        """Batches for the replicas in turn, all of a step from one global batch."""
         # A queue and not `from_generator`: no Python runs in the pipeline's threads, where it
         # could block the end of the process.
         windows = tf.data.Dataset.counter().map(lambda _: self._take_window())
-        weights = tf.constant(np.append(class_weights, 0), tf.float32)
+        shares = tf.data.Dataset.range(self._num_replicas, output_type=tf.int32)
 
-        def batches_of(ids, offsets, labels, first_doc, rows, widths, sizes):
-            steps = tf.data.Dataset.from_tensor_slices((rows, widths, sizes))
-            steps = steps.map(
-                lambda rows, width, size: (tf.cast(rows[:size], tf.int64), width, size)
-            )
-            if num_replicas > 1:
-                shares = tf.data.Dataset.range(num_replicas)
-                steps = steps.flat_map(
-                    lambda rows, width, size: shares.map(
-                        lambda share: (
-                            *take_share(rows, size, tf.cast(share, tf.int32), num_replicas), width
-                        )
-                    )
-                )  # fmt: skip
-            else:
-                steps = steps.map(lambda rows, width, size: (*take_share(rows, size, 0, 1), width))
-            return steps.map(
-                lambda rows, scale, width: gather_batch(
-                    ids, offsets, labels, first_doc, weights, rows, scale, width
-                ),
-                num_parallel_calls=2,
-            )
+        def batches_of(ids, *columns):
+            steps = tf.data.Dataset.from_tensor_slices(columns)
+            if self._num_replicas == 1:
+                return steps.map(lambda *step: _gather(ids, step, 0), num_parallel_calls=2)
+            return steps.flat_map(lambda *step: shares.map(lambda share: _gather(ids, step, share)))
 
         return windows.flat_map(batches_of).prefetch(8)
+
+    def _take_window(self) -> tuple[tf.Tensor, ...]:
+        tensors = self._windows.dequeue()
+        for tensor, rank in zip(tensors, (1, *_RANKS), strict=True):
+            tensor.set_shape([None] * rank)
+        return tuple(tensors)
+
+
+def _gather(ids: tf.Tensor, step: tuple[tf.Tensor, ...], share: tf.Tensor | int) -> Batch:
+    """One replica's batch of a step, whose fields are those of `_Columns`, without its first axis.
+
+    Few ops: at a few hundred documents a batch their number is what takes the time.
+    """
+    *columns, scale, width, size = step
+    starts, ends, lengths, labels, weights, docs = (
+        column[share * size : (share + 1) * size] for column in columns
+    )
+    where = starts[:, tf.newaxis] + tf.range(tf.cast(width, tf.int64))
+    inside = where < ends[:, tf.newaxis]
+    last = tf.size(ids, tf.int64) - 1
+    token_ids = tf.where(inside, tf.cast(tf.gather(ids, tf.minimum(where, last)), tf.int32), 0)
+    return Batch(token_ids, lengths, labels, weights, docs, scale)
 
 
 def plan_epochs(
@@ -200,55 +242,3 @@ def plan_epochs(
             first_batch = 0
             yield info, window, plan
         epoch, first_window = epoch + 1, 0
-
-
-def take_share(
-    rows: tf.Tensor, size: tf.Tensor, share: tf.Tensor | int, num_replicas: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """One replica's rows of a global batch, and what makes up for the fillers of all of it.
-
-    A batch that the replicas cannot share evenly is filled up, so that what is in a batch does not
-    depend on how many they are. Sizes are int32, which TensorFlow keeps on the host.
-
-    Args:
-      rows: int64[size], on any device.
-      size, share: int32[].
-    """
-    each = (size + num_replicas - 1) // num_replicas
-    num_real = tf.reduce_sum(tf.cast(rows >= 0, tf.float32))
-    scale = tf.cast(each * num_replicas, tf.float32) / num_real
-    if num_replicas > 1:
-        rows = tf.pad(rows, [[0, each * num_replicas - size]], constant_values=FILLER)
-        rows = rows[share * each : (share + 1) * each]
-    return rows, scale
-
-
-def gather_batch(
-    ids, offsets, labels, first_doc, class_weights, rows, scale, width
-) -> Batch:  # fmt: skip
-    """The documents `rows` int64[B] of a window, padded to `width` int32[].
-
-    It works in int64, as a GPU has next to no int32 kernels: TensorFlow would fetch the numbers.
-
-    Args:
-      ids, offsets, labels, first_doc: the fields of `Window`; ids of any integer type.
-      class_weights: float32[C + 1], the last for labels that training lacks.
-      scale: float32[], passed on.
-    """
-    real = rows >= 0
-    safe = tf.maximum(rows, 0)
-    starts = tf.gather(offsets, safe)
-    lengths = tf.where(real, tf.gather(offsets, safe + 1) - starts, 1)
-    with tf.device("CPU:0"):  # a range begins and ends on the host
-        positions = tf.range(tf.cast(width, tf.int64))
-    inside = positions < tf.where(real, lengths, 0)[:, tf.newaxis]
-    where = tf.where(inside, starts[:, tf.newaxis] + positions, 0)
-    token_ids = tf.where(inside, tf.cast(tf.gather(ids, where), tf.int64), 0)
-    labels = tf.where(real, tf.cast(tf.gather(labels, safe), tf.int64), 0)
-    last = tf.size(class_weights, tf.int64) - 1
-    weights = tf.where(real, tf.gather(class_weights, tf.minimum(labels, last)), 0.0)
-    docs = tf.where(real, first_doc + rows, -1)
-    return Batch(
-        tf.cast(token_ids, tf.int32), tf.cast(lengths, tf.int32), tf.cast(labels, tf.int32),
-        weights, docs, scale,
-    )  # fmt: skip
