@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from tfdata.shards import read_batches
 from tfdata.vocab import Vocabulary
 from tfdata.window import WindowSource, build_window
 
+ROOT = Path(__file__).parents[1]
 CONFIGS = {
     "host": PipelineConfig(batch_size=64, residency="host"),
     "stream": PipelineConfig(batch_size=64, residency="stream", window_docs=300),
@@ -179,6 +183,9 @@ def test_labels_that_training_lacks_weigh_nothing():
     class Source:
         id_type = np.uint16
 
+        def stop(self):
+            pass
+
         def docs_of_windows(self, epoch):
             return [2]
 
@@ -224,3 +231,37 @@ def test_a_damaged_shard_is_reported_where_batches_are_awaited(small_shards, tmp
     with pytest.raises(UserError, match=shard.file):
         feed.next_window()
     feed.close()
+
+
+@pytest.mark.parametrize("residency", ["stream", "device"])
+def test_a_process_may_end_while_a_feed_is_at_work(small_shards, residency):
+    """Nobody closes the feed; the next window is being tokenised when the interpreter ends."""
+    script = f"""
+import numpy as np
+from pathlib import Path
+from shortline import import_tensorflow
+import_tensorflow()
+import tensorflow as tf
+from tests.test_pipeline import _source
+from tfdata.config import PipelineConfig
+from tfdata.device_feed import build_feed
+from tfdata.plan import choose_buckets
+from tfdata.shards import open_shards
+shards = open_shards(Path({str(small_shards.folder)!r}))
+config = PipelineConfig(
+    batch_size=8, residency={residency!r}, window_docs=500, id_cache=False
+)
+source = _source(shards, config=config)
+encode = source._encode_texts
+source._encode_texts = lambda texts: [encode(texts) for _ in range(100)][-1]  # always at work
+feed = build_feed(
+    source, choose_buckets(shards.length_counts, 60, config), seed=0,
+    class_weights=np.ones(12, np.float32), strategy=tf.distribute.get_strategy(),
+)
+feed.next_window()
+print("done")
+"""
+    command = [sys.executable, "-c", script]
+    for _ in range(3):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]

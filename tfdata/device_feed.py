@@ -7,6 +7,7 @@ Legend: B documents of a replica's batch, D documents of a window, N their token
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfdata.pipeline import Batch, BatchFeed, WindowInfo, plan_epochs
+from tfdata.pipeline import CLOSE_SECONDS, Batch, BatchFeed, WindowInfo, plan_epochs
 from tfdata.plan import FILLER, Buckets, Plan
-from tfdata.window import Window, WindowSource
+from tfdata.window import Stopped, Window, WindowSource
 
 _MOST_BATCHES = 2**31 - 1  # of a plan; the queue grows as it is filled
 
@@ -39,6 +40,7 @@ class DeviceFeed:
     ):
         """As `BatchFeed`; a source of `stream` residency sends its windows one after the other."""
         self._strategy = strategy or tf.distribute.get_strategy()
+        self._source = source
         self._epochs = plan_epochs(source, buckets, seed, start)
         self._held: Window | None = None
         self._is_even = len(set(buckets.sizes)) == 1
@@ -57,6 +59,7 @@ class DeviceFeed:
         self.iterator: Iterator[Batch] = self
         self._thread = threading.Thread(target=self._produce, name="plan", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread within TensorFlow would crash the process's end
 
     def next_window(self) -> WindowInfo:
         """Waits for the next window, and puts it on the device.
@@ -97,8 +100,10 @@ class DeviceFeed:
 
     def close(self) -> None:
         """Ends the producer; the iterator is of no use afterwards."""
+        atexit.unregister(self.close)
         self._is_closed = True
-        self._thread.join(timeout=1.0)
+        self._source.stop()
+        self._thread.join(timeout=CLOSE_SECONDS)
 
     def __iter__(self) -> DeviceFeed:
         return self
@@ -127,6 +132,8 @@ class DeviceFeed:
             for planned in self._epochs:
                 if not self._offer(planned):
                     return
+        except Stopped:  # closed
+            return
         except BaseException as error:
             self._offer(error)
         finally:

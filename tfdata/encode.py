@@ -19,6 +19,7 @@ from tfdata.config import TokenizerConfig
 if TYPE_CHECKING:
     from tfdata.vocab import Vocabulary
 
+_MOST_DISTINCT = 0.5  # of the pieces; above it, looking each up once gains nothing
 _WHITESPACE = set("\t\n\v\f\r")  # what tf.strings.split splits at, besides the space
 _NUL_STANDIN = "\U0010ffff"  # a noncharacter; see `fold`
 
@@ -140,6 +141,8 @@ class Encoder(tf.Module):
         """
         pieces, firsts = cut_at_spaces(texts)
         coded = pieces.dictionary_encode()
+        if len(coded.dictionary) > _MOST_DISTINCT * len(pieces):
+            return self.in_graph(texts_to_tensor(texts))
         found = self._find_in_graph(texts_to_tensor(coded.dictionary))
         splits = found.row_splits.numpy().astype(np.int32)
         ids = pa.ListArray.from_arrays(splits, found.flat_values.numpy()).take(coded.indices)

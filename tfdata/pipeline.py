@@ -6,6 +6,7 @@ Legend: B documents of a replica's batch, T tokens, D documents of a window, S b
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections.abc import Generator
@@ -15,7 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfdata.plan import FILLER, Buckets, Plan, plan_batches
-from tfdata.window import Window, WindowSource
+from tfdata.window import Stopped, Window, WindowSource
+
+CLOSE_SECONDS = 10.0  # most to wait for a record batch in the making
 
 
 class Batch(NamedTuple):
@@ -130,6 +133,7 @@ class BatchFeed:
           class_weights: float32[C]; labels beyond C weigh nothing in the loss.
         """
         under = strategy or tf.distribute.get_strategy()
+        self._source = source
         self._epochs = plan_epochs(source, buckets, seed, start)
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
         self._windows = tf.queue.FIFOQueue(1, (tf.as_dtype(source.id_type), *_TYPES))
@@ -139,6 +143,7 @@ class BatchFeed:
         self.iterator = iter(dataset)
         self._thread = threading.Thread(target=self._produce, name="plan", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread within TensorFlow would crash the process's end
 
     def next_window(self) -> WindowInfo:
         """Waits for the next window.
@@ -167,8 +172,10 @@ class BatchFeed:
 
     def close(self) -> None:
         """Ends the producer; the iterator is of no use afterwards."""
+        atexit.unregister(self.close)
+        self._source.stop()
         self._windows.close(cancel_pending_enqueues=True)
-        self._thread.join(timeout=1.0)  # a window in the making is not worth waiting for
+        self._thread.join(timeout=CLOSE_SECONDS)
 
     def _produce(self) -> None:
         try:
@@ -176,7 +183,7 @@ class BatchFeed:
                 columns = _fill_columns(window, plan, self._class_weights, self._num_replicas)
                 self._infos.put(info)
                 self._windows.enqueue((window.id_tensor, *columns))
-        except tf.errors.CancelledError:  # closed
+        except (tf.errors.CancelledError, Stopped):  # closed
             return
         except BaseException as error:
             self._infos.put(error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -90,6 +91,10 @@ def cut_windows(pieces: Iterable[Piece], window_docs: int, first_doc: int = 0) -
         yield build_window(held, first_doc)
 
 
+class Stopped(Exception):
+    """Nobody wants the windows any more."""
+
+
 class WindowSource:
     """The windows of one part of a shard set, epoch after epoch."""
 
@@ -105,6 +110,7 @@ class WindowSource:
     ):
         """`shuffle_seed` None keeps the order of the shards in every epoch."""
         self._shard_set, self._part = shard_set, part
+        self._is_stopped = threading.Event()
         self._encode_texts = encoder.encode
         self.id_type = np.uint16 if vocab_size <= 2**16 else np.int32
         self._window_docs = config.window_docs
@@ -119,6 +125,10 @@ class WindowSource:
         self.residency = config.residency
         if config.residency == "auto":
             self.residency = choose_residency(shard_set, part, vocab_size)
+
+    def stop(self) -> None:
+        """From any thread: whoever tokenises for this source gives up with `Stopped`, soon."""
+        self._is_stopped.set()
 
     def docs_of_windows(self, epoch: int) -> list[int]:
         """Documents of each window of an epoch; all epochs after the first are alike."""
@@ -206,6 +216,8 @@ class WindowSource:
             running: deque[Future] = deque()
             try:
                 for batch in batches:
+                    if self._is_stopped.is_set():
+                        raise Stopped
                     running.append(pool.submit(encode, *batch))
                     if len(running) > num_threads:
                         yield running.popleft().result()
