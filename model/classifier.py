@@ -121,7 +121,10 @@ class Classifier(keras.layers.Layer):
             uniform = uniform_rows(num_docs, row_tokens, _site(dropout_seed, 0), first_row)
             dropped = uniform[:, :num_tokens] < config.word_dropout
             token_ids = tf.where(dropped, tf.constant(unknown_id, tf.int64), token_ids)
-        x_TBH = tf.cast(tf.gather(table, tf.transpose(token_ids)), self.compute_dtype)
+        # A gather, where a transpose of integers makes oneDNN complain on stderr
+        first_B = _range(num_docs) * tf.shape(token_ids, tf.int64)[1]
+        ids_TB = tf.gather(tf.reshape(token_ids, [-1]), _range(num_tokens)[:, tf.newaxis] + first_B)
+        x_TBH = tf.cast(tf.gather(table, ids_TB), self.compute_dtype)
         is_dropping = dropout_seed is not None and config.dropout > 0
         one_by_one = self.lstms
         if self._is_one_call(is_dropping):

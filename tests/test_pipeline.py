@@ -14,6 +14,7 @@ import tensorflow as tf
 from model.devices import mirror
 from shortline import UserError
 from tfdata.config import PipelineConfig, TokenizerConfig
+from tfdata.device_feed import build_feed
 from tfdata.encode import Encoder
 from tfdata.pipeline import BatchFeed
 from tfdata.plan import Buckets, choose_buckets
@@ -183,6 +184,9 @@ def test_labels_that_training_lacks_weigh_nothing():
     class Source:
         id_type = np.uint16
 
+        def start(self):
+            pass
+
         def stop(self):
             pass
 
@@ -265,3 +269,17 @@ print("done")
     for _ in range(3):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("residency", ["stream", "device"])
+def test_a_source_serves_one_feed_after_another(small_shards, residency):
+    config = PipelineConfig(batch_size=64, residency=residency, window_docs=300, id_cache=False)
+    source = _source(small_shards, config=config)
+    buckets = choose_buckets(small_shards.length_counts, 60, config)
+    for _ in range(2):
+        feed = build_feed(
+            source, buckets, seed=0, class_weights=np.ones(12, np.float32),
+            strategy=tf.distribute.get_strategy(),
+        )  # fmt: skip
+        assert feed.poll_window(timeout=30) is not None
+        feed.close()

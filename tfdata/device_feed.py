@@ -41,6 +41,7 @@ class DeviceFeed:
         """As `BatchFeed`; a source of `stream` residency sends its windows one after the other."""
         self._strategy = strategy or tf.distribute.get_strategy()
         self._source = source
+        source.start()
         self._epochs = plan_epochs(source, buckets, seed, start)
         self._held: Window | None = None
         self._is_even = len(set(buckets.sizes)) == 1

@@ -134,6 +134,7 @@ class BatchFeed:
         """
         under = strategy or tf.distribute.get_strategy()
         self._source = source
+        source.start()
         self._epochs = plan_epochs(source, buckets, seed, start)
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
         self._windows = tf.queue.FIFOQueue(1, (tf.as_dtype(source.id_type), *_TYPES))

@@ -126,6 +126,10 @@ class WindowSource:
         if config.residency == "auto":
             self.residency = choose_residency(shard_set, part, vocab_size)
 
+    def start(self) -> None:
+        """After a `stop`: somebody else wants the windows."""
+        self._is_stopped.clear()
+
     def stop(self) -> None:
         """From any thread: whoever tokenises for this source gives up with `Stopped`, soon."""
         self._is_stopped.set()
