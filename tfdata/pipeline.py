@@ -139,6 +139,7 @@ class BatchFeed:
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
         self._windows = tf.queue.FIFOQueue(1, (tf.as_dtype(source.id_type), *_TYPES))
         self._num_replicas = under.num_replicas_in_sync
+        self._is_whole = self._num_replicas == 1 and len(set(buckets.sizes)) == 1
         self._class_weights = np.append(class_weights, 0).astype(np.float32)
         dataset = under.distribute_datasets_from_function(lambda _: self._dataset())
         self.iterator = iter(dataset)
@@ -200,9 +201,11 @@ class BatchFeed:
 
         def batches_of(ids, *columns):
             steps = tf.data.Dataset.from_tensor_slices(columns)
-            if self._num_replicas == 1:
-                return steps.map(lambda *step: _gather(ids, step, 0), num_parallel_calls=2)
-            return steps.flat_map(lambda *step: shares.map(lambda share: _gather(ids, step, share)))
+            if self._is_whole:  # nothing to cut off, and no op to find that out
+                return steps.map(lambda *step: _gather(ids, *step[:-1]), num_parallel_calls=2)
+            return steps.flat_map(
+                lambda *step: shares.map(lambda share: _gather(ids, *_take_share(step, share)))
+            )
 
         return windows.flat_map(batches_of).prefetch(8)
 
@@ -213,15 +216,18 @@ class BatchFeed:
         return tuple(tensors)
 
 
-def _gather(ids: tf.Tensor, step: tuple[tf.Tensor, ...], share: tf.Tensor | int) -> Batch:
-    """One replica's batch of a step, whose fields are those of `_Columns`, without its first axis.
+def _take_share(step: tuple[tf.Tensor, ...], share: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """One replica's rows of a step, whose fields are those of `_Columns`, but for the sizes."""
+    *columns, scale, width, size = step
+    first, last = share * size, (share + 1) * size
+    return (*(column[first:last] for column in columns), scale, width)
+
+
+def _gather(ids, starts, ends, lengths, labels, weights, docs, scale, width) -> Batch:
+    """The batch of one replica; arguments of the fields of `_Columns`, for one step.
 
     Few ops: at a few hundred documents a batch their number is what takes the time.
     """
-    *columns, scale, width, size = step
-    starts, ends, lengths, labels, weights, docs = (
-        column[share * size : (share + 1) * size] for column in columns
-    )
     where = starts[:, tf.newaxis] + tf.range(tf.cast(width, tf.int64))
     inside = where < ends[:, tf.newaxis]
     last = tf.size(ids, tf.int64) - 1
