@@ -13,9 +13,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bench.arms import PEERS
 from bench.timing import describe_machine
 from shortline import UserError, parse_flags, run_command, write_whole
 
@@ -30,8 +32,10 @@ class AllFlags:
     """Documents of the corpus, of which a tenth validates."""
     gpus: Literal["all", "none"] = "all"
     """none tries the same on a CPU."""
-    against: str = "keras-right,torch,fasttext"
-    """Peers of the epochs, as of bench.epoch; empty for none."""
+    against: str = ",".join(
+        name for name in ("keras-right", "torch", "fasttext") if find_spec(PEERS[name].needs)
+    )
+    """Peers of the epochs, as of bench.epoch (default: those that are installed)."""
     only: str = ""
     """Names of the parts to run, with commas between (default: all)."""
 
@@ -57,24 +61,25 @@ def list_parts(flags: AllFlags) -> Iterator[Part]:
     epoch = ("-m", "bench.epoch", "--docs", docs, *seed)
     if flags.gpus == "all":
         marked = ("-m", "pytest", "-n", "0", "-m", "gpu", "-o", "addopts=", "tests")
-        yield Part("tests", marked, 150)
+        yield Part("tests", marked, 130)
     large = ("--batch-size", "4096")
     words = (*epoch, *large, "--epochs", "12", "--out", f"{out}/epoch_4096")
-    yield Part("epoch_4096", words, 90)
+    yield Part("epoch_4096", words, 80)
     for residency in ("host", "stream"):
         words = ("train.py", "--docs", docs, "--residency", residency, *large, "--epochs", "3")
-        yield Part(f"run_{residency}", (*words, *seed, "--out", f"{out}/run_{residency}"), 60)
+        words = (*words, "--no-id-cache", *seed, "--out", f"{out}/run_{residency}")
+        yield Part(f"run_{residency}", words, 60)
     against = ("--against", flags.against) if flags.against else ()
     words = (*epoch, "--batch-size", "1024", "--epochs", "4", *against)
-    yield Part("epoch_1024", (*words, "--out", f"{out}/epoch_1024"), 240)
+    yield Part("epoch_1024", (*words, "--out", f"{out}/epoch_1024"), 220)
     half = ("--precision", "mixed_float16", "--out", f"{out}/epoch_float16")
-    yield Part("epoch_float16", (*epoch, *large, "--epochs", "4", *half), 60)
+    yield Part("epoch_float16", (*epoch, *large, "--epochs", "4", *half), 50)
     step = ("-m", "bench.step_time", "--docs", small, "--preset", "seed", *gpu, "--seconds", "1")
     for precision in ("float32", "mixed_float16"):
         folder = ("--precision", precision, "--out", f"{out}/step_{precision}")
-        yield Part(f"step_{precision}", (*step, *folder), 120)
+        yield Part(f"step_{precision}", (*step, *folder), 100)
     words = ("-m", "bench.input_pipeline", "--docs", small, "--seconds", "2")
-    yield Part("input_pipeline", (*words, "--out", f"{out}/input_pipeline"), 120)
+    yield Part("input_pipeline", (*words, "--out", f"{out}/input_pipeline"), 100)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

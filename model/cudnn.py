@@ -107,6 +107,8 @@ def choose_kernel(
     Needs a GPU. The first calls, in which cuDNN chooses its algorithms, are not timed.
     """
     total_ms = dict.fromkeys(KERNELS, 0.0)
+    # copies: mirrored variables have no gradient outside of a replica
+    layers = [LstmWeights(*map(tf.identity, layer)) for layer in layers]
     for num_docs, num_tokens in shapes:
         x_TBD = tf.random.stateless_normal(
             [num_tokens, num_docs, layers[0].kernel.shape[0]], [1, 2]
@@ -126,7 +128,7 @@ def _build_pass(layers: Sequence[LstmWeights], x_TBD: tf.Tensor, kernel: str):
     @tf.function
     def run():
         with tf.GradientTape() as tape:
-            tape.watch(x_TBD)
+            tape.watch([x_TBD, layers])
             total = tf.reduce_sum(tf.cast(run_cudnn(layers, x_TBD, kernel), tf.float32))
         gradients = tape.gradient(total, [x_TBD, *(tf.nest.flatten(list(layers)))])
         return tf.add_n([tf.reduce_sum(tf.cast(g, tf.float32)) for g in gradients])

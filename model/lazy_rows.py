@@ -49,7 +49,7 @@ class LazyRows(tf.Module):
         # reach[s] = sum over j >= 1 of rates[s + j - 1] * _DECAY ** j: all the missed moves of a
         # row from step s on, in units of first / sqrt(second)
         powers = _DECAY ** np.arange(_REACH, 0, -1)
-        padded = np.concatenate([rates, np.zeros(_REACH)])
+        padded = np.concatenate([rates, np.full(_REACH, rates[-1])])  # steps beyond the plan
         self._reach = tf.constant(np.convolve(padded, powers)[_REACH - 1 :][: len(rates) + 1])
 
     def begin(self, step: int, lazy: bool) -> None:

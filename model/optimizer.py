@@ -41,7 +41,8 @@ class Adam(tf.Module):
         self._rows = None
         if _TABLE in weights:
             table = weights[_TABLE], self._first[_TABLE], self._second[_TABLE]
-            self._rows = LazyRows(*table, self._step_sizes(num_steps))
+            # more than are planned: where batches differ in size, their number is an estimate
+            self._rows = LazyRows(*table, self._step_sizes(num_steps + num_steps // 10 + 1000))
 
     def _step_sizes(self, num_steps: int) -> np.ndarray:
         """float64[num_steps]: the learning rates, each with its step's bias correction."""
@@ -55,9 +56,10 @@ class Adam(tf.Module):
         Args:
           is_lazy: `embedding` is updated row by row (model.lazy_rows); for a single replica.
         """
-        self.is_lazy = is_lazy and self._rows is not None
+        # a step that loss scaling skips would count as one that was missed
+        self.is_lazy = is_lazy and self._rows is not None and not self._scales
         if self._rows is not None:
-            self._rows.begin(step, is_lazy)
+            self._rows.begin(step, self.is_lazy)
 
     def catch_up(self, step: int) -> None:
         """Brings all weights up to `step`, as a lazy embedding is not in between."""

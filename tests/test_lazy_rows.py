@@ -96,3 +96,21 @@ def test_resumed_in_the_middle_is_bitwise_the_straight_run():
     then.begin(30, True)
     _train(then, 30, 60, _lazy_step)
     np.testing.assert_array_equal(after["embedding"], expected["embedding"])
+
+
+def test_goes_on_beyond_the_planned_steps():
+    """How many steps there will be is an estimate where batches differ in size."""
+    config = TrainConfig(learning_rate=0.02, warmup=0.0, decay="none")
+    expected, dense = _adam(config, False)
+    weights, lazy = _adam(config, True)
+    _train(dense, 0, NUM_STEPS + 60, _dense_step)
+    _train(lazy, 0, NUM_STEPS + 60, _lazy_step)
+    lazy.catch_up(NUM_STEPS + 60)
+    np.testing.assert_allclose(weights["embedding"], expected["embedding"], rtol=2e-5, atol=2e-5)
+
+
+def test_loss_scaling_which_skips_steps_is_never_lazy():
+    weights = {"embedding": tf.Variable(tf.ones([3, 2]))}
+    adam = Adam(weights, TrainConfig(), 10, scale_loss=True)
+    adam.begin(0, is_lazy=True)
+    assert not adam.is_lazy

@@ -136,6 +136,35 @@ def test_replicas_train_as_one_does(small_shards, straight, tmp_path):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
 
+def test_a_lazy_embedding_resumes_bitwise_and_is_caught_up_where_it_is_used(
+    small_shards, tmp_path, monkeypatch
+):
+    """Batches small enough for it: fewer tokens than words."""
+    flags = [*SMALL, "--batch-size=16", "--gpus=none"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
+    with np.load(whole / "checkpoints" / "best.npz") as archive:
+        steps = archive["adam_steps_of_rows"]
+        best_step = json.loads(archive["state.json"].tobytes())["step"]
+    assert (steps == best_step).all()
+    run_chunk, behind = train.run_chunk, []
+
+    def run_and_stop(trainer, state, *args):
+        done = run_chunk(trainer, state, *args)
+        if not behind:
+            assert trainer.optimizer.is_lazy
+            reached = trainer.variables["adam_steps_of_rows"].numpy()
+            behind.append(np.count_nonzero(reached < state.step))
+            os.kill(os.getpid(), signal.SIGTERM)
+        return done
+
+    monkeypatch.setattr(train, "run_chunk", run_and_stop)
+    assert train.main(["--data", str(small_shards.folder), "--out", str(out), *flags]) == 75
+    assert behind[0] > 0
+    assert train.main(["--resume", str(out)]) == 0
+    assert _same(out, whole)
+
+
 def test_a_run_resumed_on_more_replicas_is_the_straight_run(small_shards, tmp_path, monkeypatch):
     """With a batch that two cannot share evenly: no document lost, none doubled."""
     flags = [*SMALL, "--batch-size=65", "--gpus=none"]
@@ -193,7 +222,7 @@ def test_nothing_is_left_of_a_run_whose_data_cannot_be_read(small_shards, tmp_pa
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     with pytest.raises(UserError, match=file.name):
-        train.main(["--data", str(shards), "--out", str(out), *SMALL, "--no-id-cache"])
+        train.main(["--data", str(shards), "--out", str(out), *SMALL])
     assert not out.exists()
 
 

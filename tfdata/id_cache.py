@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,8 @@ class IdCache:
     ):
         """`num_bytes`: what the ids will take, about; they are not to fill up the disk."""
         made = [
-            FORMAT, __version__, tf.__version__, shard_set.fingerprint, part,
+            FORMAT, __version__, tf.__version__, version("tensorflow-text"),
+            shard_set.fingerprint, part,
             fingerprint_encoder(encoder), np.dtype(id_type).name,
         ]  # fmt: skip
         self._key = hashlib.sha256(json.dumps(made).encode()).hexdigest()

@@ -139,7 +139,7 @@ class BatchFeed:
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
         self._windows = tf.queue.FIFOQueue(1, (tf.as_dtype(source.id_type), *_TYPES))
         self._num_replicas = under.num_replicas_in_sync
-        self._is_whole = self._num_replicas == 1 and len(set(buckets.sizes)) == 1
+        self._is_even = len(set(buckets.sizes)) == 1
         self._class_weights = np.append(class_weights, 0).astype(np.float32)
         dataset = under.distribute_datasets_from_function(lambda _: self._dataset())
         self.iterator = iter(dataset)
@@ -201,8 +201,10 @@ class BatchFeed:
 
         def batches_of(ids, *columns):
             steps = tf.data.Dataset.from_tensor_slices(columns)
-            if self._is_whole:  # nothing to cut off, and no op to find that out
-                return steps.map(lambda *step: _gather(ids, *step[:-1]), num_parallel_calls=2)
+            if self._num_replicas == 1:
+                # where all batches are whole, there is nothing to cut off, and no op to find out
+                cut = (lambda *step: step[:-1]) if self._is_even else (lambda *s: _take_share(s, 0))
+                return steps.map(lambda *s: _gather(ids, *cut(*s)), num_parallel_calls=2)
             return steps.flat_map(
                 lambda *step: shares.map(lambda share: _gather(ids, *_take_share(step, share)))
             )
@@ -216,7 +218,7 @@ class BatchFeed:
         return tuple(tensors)
 
 
-def _take_share(step: tuple[tf.Tensor, ...], share: tf.Tensor) -> tuple[tf.Tensor, ...]:
+def _take_share(step: tuple[tf.Tensor, ...], share: tf.Tensor | int) -> tuple[tf.Tensor, ...]:
     """One replica's rows of a step, whose fields are those of `_Columns`, but for the sizes."""
     *columns, scale, width, size = step
     first, last = share * size, (share + 1) * size

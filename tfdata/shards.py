@@ -219,6 +219,16 @@ def _check_size(path: Path, shard: Shard) -> None:
         raise UserError(f"{path}: has {size} bytes, not {shard.num_bytes}; {_AGAIN}")
 
 
+def verify_part(shard_set: ShardSet, part: str) -> None:
+    """That the shards of a part are as they were written, for who reads them only later.
+
+    Raises:
+      UserError: one is missing, cut short or altered.
+    """
+    for shard in shard_set.parts[part]:
+        _verify(shard_set.folder / shard.file, shard)
+
+
 def _verify(path: Path, shard: Shard) -> None:
     if (path, shard.sha256) not in _verified:
         _check_size(path, shard)

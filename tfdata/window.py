@@ -28,7 +28,7 @@ from tfdata.config import PipelineConfig
 from tfdata.encode import Encoder
 from tfdata.id_cache import CachedIds, IdCache
 from tfdata.id_writer import Piece
-from tfdata.shards import ShardSet, read_batches
+from tfdata.shards import ShardSet, read_batches, verify_part
 
 _LEAST_FIRST_DOCS = 16_384  # of a window of the first epoch: less is a poor sample to shuffle
 _ENCODE_DOCS = 8_192  # at a time: the more, the rarer is each distinct word among them
@@ -189,7 +189,10 @@ class WindowSource:
     def _open_whole(self) -> Window | None:
         """The whole part, memory-mapped from the cache, if that holds it."""
         cached = self._open_cached()
-        return None if cached is None else build_window(list(cached.read(None)), 0)
+        if cached is None:
+            return None
+        verify_part(self._shard_set, self._part)  # the report will want the texts
+        return build_window(list(cached.read(None)), 0)
 
     def _read_pieces(self, order: list[int] | None, skip_docs: int) -> Iterator[Piece]:
         """Ids of the part, from the cache or encoded; those of the whole part are then kept."""
