@@ -241,7 +241,8 @@ def test_waiting_for_input_counts_as_training_time(small_shards, tmp_path, monke
     args = ["--data", str(small_shards.folder), "--out", str(out), *SMALL]
     train.main([*args, "--residency=stream", "--window-docs=300"])
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["epoch_seconds"][1] > 6 * 0.4  # six windows, the next made while one trains
+    # six windows, of which up to three are made while the epoch before is evaluated; steps take .2 s
+    assert summary["epoch_seconds"][1] > 3 * 0.4
 
 
 @pytest.mark.slow
