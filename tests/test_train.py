@@ -241,7 +241,7 @@ def test_waiting_for_input_counts_as_training_time(small_shards, tmp_path, monke
     args = ["--data", str(small_shards.folder), "--out", str(out), *SMALL]
     train.main([*args, "--residency=stream", "--window-docs=300"])
     summary = json.loads((out / "summary.json").read_text())
-    # six windows, of which up to three are made while the epoch before is evaluated; steps take .2 s
+    # six windows, of which up to three are made while the epoch before is evaluated
     assert summary["epoch_seconds"][1] > 3 * 0.4
 
 
