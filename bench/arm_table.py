@@ -74,7 +74,7 @@ def describe_ratios(result: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"shortline is {ratios['epoch']:.2f} times as fast as {arm} by the epoch, "
             f"{ratios['wall']:.2f} from start to last validation, {to_target}; "
-            f"accuracy {ours['accuracy']:.4f} against {row['accuracy']:.4f}, macro-F1 {ours['macro_f1']:.4f} against "
-            f"{row['macro_f1']:.4f}"
+            f"accuracy {ours['accuracy']:.4f} against {row['accuracy']:.4f}, "
+            f"macro-F1 {ours['macro_f1']:.4f} against {row['macro_f1']:.4f}"
         )
     return lines
