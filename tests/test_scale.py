@@ -153,4 +153,5 @@ def test_a_point_from_nothing_to_an_epoch():
     assert row["train_s_per_doc"] == pytest.approx(row["epoch_seconds"][0] / row["num_train"])
     assert row["train_wall_seconds"] > row["startup_seconds"] + row["epoch_seconds"][0]
     # what this process holds is in each of them, as it imports TensorFlow: see run_stage
-    assert row["train_peak_bytes"] > row["generate_peak_bytes"] > 5 * 10**7
+    # equal where this process, which they start from, is larger than they are
+    assert row["train_peak_bytes"] >= row["generate_peak_bytes"] > 5 * 10**7
