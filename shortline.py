@@ -265,6 +265,10 @@ def _last_value(argv: Sequence[str], flag: str) -> str | None:
     return value
 
 
+_KINDS = {"INT": "a whole number", "FLOAT": "a number"}
+"""What tyro calls a type, in words."""
+
+
 def _one_line(boxed: str, prog: str, names: Iterable[str]) -> str:
     """The first statement of tyro's boxed error, without the box."""
     lines = [re.sub(r"[│╭╮╰╯]", "", line).strip() for line in boxed.splitlines()]
@@ -279,8 +283,8 @@ def _one_line(boxed: str, prog: str, names: Iterable[str]) -> str:
         return checked[1]
     misfit = re.match(r"Error parsing (--\S+): no type matching (\S+) .* from \['(.*?)'\]", text)
     if misfit:
-        wanted = misfit[2].replace("{None}", "None").replace("|", " or ")
-        return f"{misfit[1]} {misfit[3]}: must be {wanted}"
+        kinds = (_KINDS.get(kind, kind.strip("{}")) for kind in misfit[2].split("|"))
+        return f"{misfit[1]} {misfit[3]}: must be {' or '.join(kinds)}"
     unknown = re.match(r"Unrecognized options: (--[\w-]+)", text)
     if unknown:
         flags = ["--" + name.replace("_", "-") for name in names]

@@ -64,7 +64,7 @@ def describe_ratios(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for arm, ratios in result["times_as_fast_as"].items():
         row = result["arms"][arm]
-        if "error" in row:
+        if ratios["epoch"] is None:  # there is no turn that both have done
             continue
         to_target = (
             f"not compared to {result['target']:g}, which not every turn of both reached"

@@ -44,7 +44,9 @@ PEERS = {
         "bench.peers.keras_seed", "tf_keras", ("--keras", "2"), takes=("learning_rate",)
     ),
     "keras-right": Peer("bench.peers.keras_right", "keras", takes=("precision", "learning_rate")),
-    "torch": Peer("bench.peers.torch_lstm", "torch", takes=("precision", "learning_rate")),
+    "torch": Peer(
+        "bench.peers.torch_lstm", "torch", takes=("precision", "learning_rate", "torch_threads")
+    ),
     "fasttext": Peer("bench.peers.fasttext_ngrams", "fasttext", takes=("target",)),
 }
 
@@ -63,6 +65,8 @@ class Job:
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     target: float
     gpus: Literal["all", "none"]
+    torch_threads: int | None = None
+    """None: PyTorch's own choice."""
 
 
 class Stamp(NamedTuple):
@@ -116,6 +120,7 @@ def run_arm(name: str, job: Job, seed: int, say: Callable[[str], None]) -> dict[
         own = [
             word
             for flag in peer.takes
+            if getattr(job, flag) is not None
             for word in (f"--{flag.replace('_', '-')}", getattr(job, flag))
         ]
         stamps, last = _run(["-m", peer.module, job.shards, *common, *peer.words, *own], job, say)

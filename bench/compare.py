@@ -64,10 +64,13 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record], target: float) -> 
 
     epoch: by steady epochs; wall: by the whole; target: by training seconds up to the target, where
     both reach it in every turn that neither failed.
+
+    Args:
+      ours, theirs: each in the order of its turns.
     """
     pairs = [
         (our, their)
-        for our, their in zip(ours, theirs, strict=True)
+        for our, their in zip(ours, theirs, strict=False)  # of one, a turn may be to come
         if "error" not in our and "error" not in their
     ]
     if not pairs:

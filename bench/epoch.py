@@ -3,12 +3,15 @@
 Our arm is train.py itself; each peer is a script of bench.peers. All train on the same split, for
 the same number of epochs, in batches of the same size, each in a process of its own, one after the
 other; with `--turns` in the order A B C, C B A, ... with another seed each turn. Prints a row for
-each arm, draws validation accuracy against time (`--out`), and ends with one line of JSON.
+each arm, draws validation accuracy against time (`--out`), and ends with one line of JSON. The
+record is written after each turn of an arm: what is cut short keeps what it has measured.
 
-  epoch s      seconds of an epoch, without validation; the first, which compiles, does not count
+  epoch s      seconds of an epoch, without validation; the first, in which ours tokenises, does not
+               count
   ours x       how many times as fast ours is, by that
   to .95       seconds of training until the validation accuracy first reaches the target
-  start, wall  from the start of the process to the first step; to the last validation
+  start, wall  from the start of the process to the first step, compiling included; to the last
+               validation
   joules       the GPUs' meanwhile, by NVML
 
 fastText's learning rate ends with its training: its time to the target is that of the shortest
@@ -21,19 +24,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.arm_table import describe, describe_ratios, format_table
 from bench.arms import OURS, PEERS, ArmFailed, Job, check_peers, run_arm
+from bench.checks import check_least, check_preset
 from bench.compare import compare, order_turns, summarise
 from bench.curves import draw_curves
+from bench.record import check_out, write_record
 from bench.timing import describe_machine
 from model.config import TrainConfig
 from model.flags import PRESETS, read_flags
-from shortline import UserError, import_tensorflow, parse_flags, run_command, write_whole
+from shortline import UserError, import_tensorflow, parse_flags, run_command
 from tfdata.config import PipelineConfig
 from tfdata.shards import ShardSet, is_shard_set, open_shards
 
@@ -64,21 +70,21 @@ class EpochFlags:
     """Of ours, keras-right and torch."""
     gpus: Literal["all", "none"] = "all"
     """all (or the CPU where there is none), or none."""
+    torch_threads: int | None = None
+    """Of torch on a CPU (default: PyTorch's own choice)."""
     turns: int = 1
     """How often each arm runs."""
     out: Path | None = None
     """Folder of the record to write, as bench/records/2026-01-31_what."""
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"--preset {self.preset}: must be one of {', '.join(PRESETS)}")
+        check_preset(self.preset)
         for name in self.peers:
             if name not in PEERS:
                 raise ValueError(f"--against {name}: must be one of {', '.join(PEERS)}")
-        for flag, least in (("docs", 1_000), ("epochs", 1), ("batch_size", 1), ("turns", 1)):
-            value = getattr(self, flag)
-            if value < least:
-                raise ValueError(f"--{flag.replace('_', '-')} {value}: must be {least} or more")
+        check_least(self, docs=1_000, epochs=1, batch_size=1, turns=1)
+        if self.torch_threads is not None:
+            check_least(self, torch_threads=1)
         if not 0 < self.target <= 1:
             raise ValueError(f"--target {self.target}: must be above 0, at most 1")
 
@@ -94,13 +100,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         EpochFlags, argv, prog="python -m bench.epoch",
         description="Time epochs of train.py, and of its peers, on the seed's whole job.",
     )  # fmt: skip
-    if flags.out is not None and (flags.out / "epoch.json").exists():
-        raise UserError(f"--out {flags.out}: holds a record; choose another folder")
+    check_out(flags.out, "epoch")
     check_peers(flags.peers)
-    shard_set = open_split(flags)
-    result, lines = run_all(flags, shard_set)
-    if flags.out is not None:
-        write_record(flags.out, result, lines)
+    result, lines = run_all(flags, open_split(flags))
+    print("\n".join(lines), flush=True)
     print(json.dumps(result))
 
 
@@ -129,6 +132,8 @@ def open_split(flags: EpochFlags) -> ShardSet:
 def run_all(flags: EpochFlags, shard_set: ShardSet) -> tuple[dict[str, Any], list[str]]:
     """Runs every arm every turn; returns the result for JSON, and the table for people.
 
+    With `--out` the record is there after each turn of an arm, marked as not finished.
+
     Raises:
       UserError: our own arm failed.
     """
@@ -136,33 +141,66 @@ def run_all(flags: EpochFlags, shard_set: ShardSet) -> tuple[dict[str, Any], lis
     settings = {name: getattr(flags, name) for name in names}
     settings["learning_rate"] = choose_rate(flags)
     job = Job(shards=shard_set.folder.absolute(), **settings)
-    arms = (OURS, *flags.peers)
     machine = describe_machine("")  # now: the load at the end is our own
-    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
-    for turn, arm in order_turns(arms, flags.turns):
+    turns = order_turns((OURS, *flags.peers), flags.turns)
+    runs: dict[str, list[dict[str, Any]]] = {}  # ours has the first turn
+    result, lines = {}, []
+    for number, (turn, arm) in enumerate(turns, start=1):
         print(f"{arm}, turn {turn + 1} of {flags.turns}", flush=True)
-        try:
-            runs[arm].append(run_arm(arm, job, turn, lambda line: print(f"  {line}", flush=True)))
-        except ArmFailed as error:
-            if arm == OURS:
-                raise UserError(f"train.py: {error}") from error
-            print(f"  failed: {error}", flush=True)
-            runs[arm].append({"arm": arm, "seed": turn, "error": str(error)})
+        runs.setdefault(arm, []).append(run_turn(arm, job, turn))
+        result = sum_up(flags, job, len(shard_set.labels), runs, machine)
+        result["finished"] = number == len(turns)
+        lines = [*describe(result), *format_table(result), *describe_ratios(result)]
+        if not result["finished"]:
+            lines.append(f"not finished: {number} of {len(turns)} turns")
+        if flags.out is not None:
+            title = f"{result['num_train']:,} documents, {result['machine']['device']}"
+            draw = partial(draw_curves, records=result["runs"], target=flags.target, title=title)
+            write_record(flags.out, result, lines, draw)
+    return result, lines
+
+
+def run_turn(arm: str, job: Job, turn: int) -> dict[str, Any]:
+    """The record of an arm, or of a peer that failed, why.
+
+    Raises:
+      UserError: our own arm failed.
+    """
+    try:
+        return run_arm(arm, job, turn, lambda line: print(f"  {line}", flush=True))
+    except ArmFailed as error:
+        if arm == OURS:
+            raise UserError(f"train.py: {error}") from error
+        print(f"  failed: {error}", flush=True)
+        return {"arm": arm, "seed": turn, "error": str(error)}
+
+
+def sum_up(
+    flags: EpochFlags, job: Job, num_classes: int, runs: Mapping[str, Sequence[dict[str, Any]]],
+    machine: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """All figures of the turns so far.
+
+    Args:
+      runs: records by arm, ours first, each in the order of its turns.
+    """
     ours = runs[OURS]
-    result = {
+    return {
         "benchmark": "epoch", "preset": flags.preset,
         "num_train": ours[0]["num_train"], "num_valid": ours[0]["num_valid"],
-        "num_classes": len(shard_set.labels), "epochs": flags.epochs,
+        "num_classes": num_classes, "epochs": flags.epochs,
         "batch_size": flags.batch_size, "learning_rate": job.learning_rate,
-        "precision": flags.precision, "target": flags.target,
-        "turns": flags.turns, "machine": machine | {"device": ours[0]["device"]},
-        "arms": {arm: summarise(runs[arm], flags.target) for arm in arms},
-        "times_as_fast_as": {arm: compare(ours, runs[arm], flags.target) for arm in flags.peers},
-        "runs": [record for arm in arms for record in runs[arm]],
+        "precision": flags.precision, "torch_threads": flags.torch_threads,
+        "target": flags.target, "turns": flags.turns,
+        "machine": {**machine, "device": ours[0]["device"]},
+        "arms": {arm: summarise(records, flags.target) for arm, records in runs.items()},
+        "times_as_fast_as": {
+            arm: compare(ours, records, flags.target)
+            for arm, records in runs.items()
+            if arm != OURS
+        },
+        "runs": [record for records in runs.values() for record in records],
     }  # fmt: skip
-    lines = [*describe(result), *format_table(result), *describe_ratios(result)]
-    print("\n".join(lines), flush=True)
-    return result, lines
 
 
 def choose_rate(flags: EpochFlags) -> float:
@@ -171,18 +209,6 @@ def choose_rate(flags: EpochFlags) -> float:
     preset = PRESETS[flags.preset]
     rate = preset.get("learning_rate", TrainConfig.learning_rate)
     return rate * math.sqrt(flags.batch_size / preset.get("batch_size", PipelineConfig.batch_size))
-
-
-def write_record(folder: Path, result: dict[str, Any], lines: Sequence[str]) -> None:
-    """The figures as epoch.json, as they were printed as epoch.txt, and the curves as epoch.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    title = f"{result['num_train']:,} documents, {result['machine']['device']}"
-    with write_whole(folder / "epoch.png", "wb") as file:
-        draw_curves(file, result["runs"], result["target"], title)
-    with write_whole(folder / "epoch.txt") as file:
-        file.write("\n".join(lines) + "\n")
-    with write_whole(folder / "epoch.json") as file:
-        json.dump(result, file, indent=2)
 
 
 if __name__ == "__main__":

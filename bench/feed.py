@@ -11,16 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from bench.timing import Timing, time_in_turns
+from model.build import open_data
 from model.flags import Flags, settle
 from model.losses import class_weights
-from shortline import __version__
-from tfdata.device_feed import build_feed
+from tfdata.device_feed import DeviceFeed, build_feed
 from tfdata.encode import Encoder
-from tfdata.ingest import cache_folder, ingest_cached
 from tfdata.pipeline import Batch, WindowInfo
 from tfdata.plan import Buckets, choose_buckets
 from tfdata.shards import ShardSet
-from tfdata.synthetic import write_corpus
 from tfdata.vocab import Vocabulary
 from tfdata.window import WindowSource
 
@@ -48,12 +46,7 @@ class Corpus:
 
 def open_corpus(flags: Flags, num_docs: int) -> Corpus:
     """A generated corpus, from the cache where train.py, too, keeps its own."""
-    path = cache_folder() / f"generated-{__version__}-{num_docs}.parquet"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_corpus(path, num_docs)
-    counted = dataclasses.replace(flags.tokenizer, max_len=None, truncate="right", unknown="map")
-    shard_set = ingest_cached([path], flags.ingest, counted)
+    shard_set = open_data(dataclasses.replace(flags, data=(), docs=num_docs))
     flags = settle(flags, shard_set)
     vocabulary = Vocabulary.build(shard_set.words, flags.tokenizer)
     assert flags.tokenizer.max_len is not None
@@ -102,14 +95,19 @@ class Feed:
         )  # fmt: skip
         self.iterator = self._feed.iterator
         self._left = 0
+        is_gathered_here = isinstance(self._feed, DeviceFeed)
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
         def draw(num_batches):
             total = tf.zeros([], tf.int64)
             for _ in tf.range(num_batches):
-                # what is not used of a batch that is gathered in this graph would not be made
-                ids = strategy.experimental_local_results(next(self.iterator).token_ids)
-                total += tf.add_n([tf.reduce_sum(tf.cast(share, tf.int64)) for share in ids])
+                batch = next(self.iterator)
+                if is_gathered_here:  # what is not used of it would not be made
+                    ids = strategy.experimental_local_results(batch.token_ids)
+                    total += tf.add_n([tf.reduce_sum(tf.cast(share, tf.int64)) for share in ids])
+                else:  # as the peers' are counted
+                    rows = strategy.experimental_local_results(batch.labels)
+                    total += tf.add_n([tf.size(share, tf.int64) for share in rows])
             return total
 
         self._draw = draw

@@ -18,18 +18,18 @@ globally, which a shuffle buffer smaller than the corpus does not.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.checks import check_least, check_preset
 from bench.input_chart import draw_rates
-from bench.record import check_out, write_record
+from bench.record import check_out, end_benchmark
 from bench.table import format_line, header, show_line
 from bench.timing import Timing, describe_machine, time_in_turns
-from model.flags import PRESETS, read_flags
+from model.flags import read_flags
 from shortline import import_tensorflow, parse_flags, run_command
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
@@ -61,12 +61,8 @@ class InputFlags:
     """Folder of the record to write, as bench/records/2026-01-31_what."""
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"--preset {self.preset}: must be one of {', '.join(PRESETS)}")
-        for flag, least in (("docs", 1_000), ("batch_size", 1), ("turns", 1)):
-            value = getattr(self, flag)
-            if value < least:
-                raise ValueError(f"--{flag.replace('_', '-')} {value}: must be {least} or more")
+        check_preset(self.preset)
+        check_least(self, docs=1_000, batch_size=1, turns=1)
         if self.batch_size > self.docs // 2:
             raise ValueError(
                 f"--batch-size {self.batch_size}: must be at most half of the {self.docs} documents"
@@ -88,12 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = ["--preset", flags.preset, "--unknown", "map", "--truncate", "right"]
     corpus = open_corpus(read_flags(settings), flags.docs)
     result, lines = run_all(flags, corpus)
-    if flags.out is not None:
-        title = f"Input pipelines, {result['num_train']:,} documents, batches of {flags.batch_size}"
-        write_record(
-            flags.out, result, lines, partial(draw_rates, rows=result["rows"], title=title)
-        )
-    print(json.dumps(result))
+    title = f"Input pipelines, {result['num_train']:,} documents, batches of {flags.batch_size}"
+    draw = partial(draw_rates, rows=result["rows"], title=title)
+    end_benchmark(flags.out, result, lines, draw)
 
 
 def run_all(flags: InputFlags, corpus: Corpus) -> tuple[dict[str, Any], list[str]]:

@@ -39,3 +39,15 @@ def write_record(
         draw(file)
     with write_whole(folder / f"{name}.json") as file:
         json.dump(result, file, indent=2)
+
+
+def end_benchmark(
+    folder: Path | None,
+    result: Mapping[str, Any],
+    lines: Sequence[str],
+    draw: Callable[[IO[bytes]], None],
+) -> None:
+    """Writes the record where a folder is given, and prints the result as the last line."""
+    if folder is not None:
+        write_record(folder, result, lines, draw)
+    print(json.dumps(result))

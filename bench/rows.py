@@ -13,20 +13,25 @@ import tensorflow as tf
 
 from bench.ceiling import serial_ops, step_flops
 from bench.feed import Corpus, Epoch, Feed, build_source, time_encode
-from bench.steps import Network, build_network, build_run, make_batch, repeat_batches
+from bench.steps import Network, build_network, build_run
 from bench.timing import Timing, time_in_turns
+from model.made_up import make_batch, repeat_batches
+from tfdata.pipeline import Batch
 
 Row = dict[str, Any]
 
 
-def build_networks(corpus: Corpus, routes: Sequence[str], precision: str) -> dict[str, Network]:
-    """By route, with the classes and the vocabulary of the corpus."""
+def build_networks(
+    corpus: Corpus, routes: Sequence[str], variants: Sequence[str], precision: str
+) -> dict[str, Network]:
+    """By route, then by variant; with the classes and the vocabulary of the corpus."""
+    pairs = [(route, None) for route in routes] + [(routes[0], name) for name in variants]
     return {
-        route: build_network(
-            corpus.flags, route, precision, vocab_size=len(corpus.vocabulary),
+        variant or route: build_network(
+            corpus.flags, route, precision, variant, vocab_size=len(corpus.vocabulary),
             num_classes=len(corpus.shard_set.labels), unknown_id=corpus.vocabulary.unknown_id,
         )
-        for route in routes
+        for route, variant in pairs
     }  # fmt: skip
 
 
@@ -34,20 +39,26 @@ def time_steps(
     networks: Mapping[str, Network], batch_sizes: Sequence[int], lengths: Sequence[int],
     seconds: float,
 ) -> Iterator[Row]:  # fmt: skip
-    """Training steps on a made-up batch in memory, the routes by turns, for each B and T."""
+    """Training steps on a made-up batch in memory, the networks by turns, for each B and T.
+
+    Args:
+      networks: by the name that their rows get.
+    """
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
     classifier = next(iter(networks.values())).classifier
     for batch_size in batch_sizes:
         for length in lengths:
             shape = batch_size // num_replicas, length
-            batch = make_batch(*shape, classifier.vocab_size, classifier.num_classes)
+            batch = make_batch(
+                Batch, *shape, vocab_size=classifier.vocab_size, num_classes=classifier.num_classes
+            )
             runs = [
                 build_run(network, repeat_batches([batch]), *shape) for network in networks.values()
             ]
             timings = time_in_turns(runs, seconds)
-            for network, timing in zip(networks.values(), timings, strict=True):
-                row = _step_row("step", network, timing, timing.median_ms, batch_size, length)
-                yield row | {"docs_per_s": 1000 * batch_size / timing.median_ms}
+            for name, timing in zip(networks, timings, strict=True):
+                row = _step_row("step", networks[name], timing, batch_size, length)
+                yield row | {"name": name, "docs_per_s": 1000 * batch_size / timing.median_ms}
 
 
 def time_input(
@@ -89,7 +100,7 @@ def _time_fed(
 ) -> Iterator[Row]:
     """The same steps on batches in memory and on batches as they come, by turns.
 
-    Their rates go by the mean: the widths differ, and no wait for the input may be left out.
+    A chunk is an epoch's steps: the widths differ, and no wait for the input may be left out.
     """
     mix = feed.read_mix()
     num_rows = batch_size // tf.distribute.get_strategy().num_replicas_in_sync
@@ -101,20 +112,19 @@ def _time_fed(
         feed.run_windows(run_feed, num_steps)
 
     warmup_steps = 2 * len(feed.buckets.widths)  # likely to meet every shape
-    timings = time_in_turns([run_mix, run_fed], seconds, warmup_steps)
+    timings = time_in_turns(
+        [run_mix, run_fed], seconds, warmup_steps, chunk_steps=epoch.num_batches
+    )
     widths = [int(batch.token_ids.shape[1]) for batch in mix]
     lengths = sum(widths) / len(widths), epoch.num_padded / epoch.num_batches / batch_size
     for kind, length, timing in zip(("mix", "end-to-end"), lengths, timings, strict=True):
-        mean_ms = timing.summary()["step_ms_mean"]
-        row = _step_row(kind, network, timing, mean_ms, batch_size, length)
-        yield row | {"docs_per_s": 1000 * epoch.num_docs / epoch.num_batches / mean_ms}
+        row = _step_row(kind, network, timing, batch_size, length)
+        yield row | {"docs_per_s": 1000 * epoch.num_docs / epoch.num_batches / timing.median_ms}
 
 
-def _step_row(
-    kind: str, network: Network, timing: Timing, step_ms: float, batch_size: int, length: float
-) -> Row:
-    """One row of training steps: B documents padded to T tokens, rates as of `step_ms`."""
-    classifier = network.classifier
+def _step_row(kind: str, network: Network, timing: Timing, batch_size: int, length: float) -> Row:
+    """One row of training steps: B documents padded to T tokens, rates of the median."""
+    classifier, step_ms = network.classifier, timing.median_ms
     num_tokens = batch_size * length
     flops = step_flops(classifier.config, num_tokens, batch_size, classifier.num_classes)
     return {
@@ -132,9 +142,7 @@ def find_limit(rows: Sequence[Row], batch_size: int, source: str = "host") -> di
         for row in rows
         if row["batch_size"] == batch_size and row.get("source") == source
     }
-    step_ms, input_ms, both_ms = (
-        found[kind]["step_ms_mean"] for kind in ("mix", "input", "end-to-end")
-    )
+    step_ms, input_ms, both_ms = (found[kind]["step_ms"] for kind in ("mix", "input", "end-to-end"))
     limit = "step" if step_ms >= input_ms else "input"
     factor = max(step_ms, input_ms) / min(step_ms, input_ms)
     sentence = (

@@ -16,19 +16,18 @@ is one size alone: the whole corpus that this project began with, from nothing t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.checks import check_least, check_preset
 from bench.point import Point, measure_point
-from bench.record import check_out, write_record
+from bench.record import check_out, end_benchmark
 from bench.scale_chart import draw_scale
 from bench.table import format_line, header, show_line
 from bench.timing import describe_machine
-from model.flags import PRESETS
 from shortline import parse_flags, run_command
 
 Row = dict[str, Any]
@@ -63,12 +62,8 @@ class ScaleFlags:
     """Folder of the record to write, as bench/records/2026-01-31_what."""
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"--preset {self.preset}: must be one of {', '.join(PRESETS)}")
-        for flag, least in (("docs", 1_000), ("epochs", 1), ("batch_size", 1)):
-            value = getattr(self, flag)
-            if value < least:
-                raise ValueError(f"--{flag.replace('_', '-')} {value}: must be {least} or more")
+        check_preset(self.preset)
+        check_least(self, docs=1_000, epochs=1, batch_size=1)
         for flag, least in (("factors", 1), ("classes", 2), ("lengths", 10)):
             read_numbers(flag, getattr(self, flag), least)
         for point in self.points:
@@ -137,11 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "benchmark": "scale", "preset": flags.preset, "epochs": flags.epochs,
         "batch_size": flags.batch_size, "machine": machine, "points": rows, "growth": growth,
     }  # fmt: skip
-    if flags.out is not None:
-        lines = [header(_COLUMNS), *map(format_row, rows), *notes]
-        title = f"Cost against work: {machine['device']}, batches of {flags.batch_size:,}"
-        write_record(flags.out, result, lines, partial(draw_scale, sweeps=sweeps, title=title))
-    print(json.dumps(result))
+    lines = [header(_COLUMNS), *map(format_row, rows), *notes]
+    title = f"Cost against work: {machine['device']}, batches of {flags.batch_size:,}"
+    end_benchmark(flags.out, result, lines, partial(draw_scale, sweeps=sweeps, title=title))
 
 
 def format_row(row: Mapping[str, Any]) -> str:

@@ -6,34 +6,40 @@ it has moved, others used the machine, and only rows timed by turns compare: the
 and mix with end-to-end. The rows are
 
   step ROUTE        training steps on one made-up batch in memory, full-length texts
+  step VARIANT      the same of the first route, but for one thing (bench.steps.VARIANTS)
   input encode      shards of strings to token ids; its "batch" is the training part, once over
   input RESIDENCY   stream: encoded anew every epoch; host, device: planned and gathered from ids
                     in that memory
   mix, end-to-end   training steps of the first route on batches of the corpus that are kept in
                     memory, and on batches as the pipeline of that RESIDENCY makes them
 
-serial is the time of the ops that must wait for each other (bench.ceiling). n is timed chunks x
-steps of each; a sample is the mean over a chunk, which ends with one fetch from
-the device. Legend: B documents, T tokens.
+ms and all rates are medians of the timed chunks, n is chunks x steps of each; a chunk ends with one
+fetch from the device, and of mix and end-to-end it is an epoch. serial is the time of the ops that
+must wait for each other (bench.ceiling). Legend: B documents, T tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.checks import check_preset
+from bench.record import check_out, end_benchmark
+from bench.step_chart import draw_steps
 from bench.table import format_line, format_row, header, show_header, show_row
 from bench.timing import describe_machine
-from model.flags import PRESETS, read_flags
-from shortline import UserError, import_tensorflow, parse_flags, run_command, write_whole
+from model.flags import read_flags
+from shortline import UserError, import_tensorflow, parse_flags, run_command
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from bench.ceiling import Ceiling
+    from bench.feed import Corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,11 @@ class StepTimeFlags:
     """Tokens of every text of the made-up batches."""
     routes: tuple[Literal["block", "keras", "cudnn", "cudnn_v3"], ...] = ()
     """LSTM kernels (default: all that run on this machine)."""
+    variants: tuple[Literal["keras_cudnn", "two_calls", "no_dropout", "dropout_0.2"], ...] = ()
+    """Networks that differ from the preset's in one thing (default: on a GPU all that do)."""
+    cudnn_algo: Literal[0, 1, 2, 3] | None = None
+    """cuDNN's algorithm, in place of its own choice: standard, persistent static, persistent
+    dynamic, persistent static for small hidden sizes."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Of the embedding's outputs and the LSTM."""
     gpus: str = "all"
@@ -60,8 +71,7 @@ class StepTimeFlags:
     """Folder of the record to write, as bench/records/2026-01-31_what."""
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"--preset {self.preset}: must be one of {', '.join(PRESETS)}")
+        check_preset(self.preset)
         for flag in ("batch_sizes", "lengths"):
             values = getattr(self, flag)
             if not values or min(values) < 1:
@@ -82,40 +92,47 @@ def main(argv: Sequence[str] | None = None) -> None:
         StepTimeFlags, argv, prog="python -m bench.step_time",
         description="Time training steps, the input pipeline, and both together.",
     )  # fmt: skip
-    if flags.out is not None and (flags.out / "step_time.json").exists():
-        raise UserError(f"--out {flags.out}: holds a record; choose another folder")
+    check_out(flags.out, "step_time")
+    if flags.cudnn_algo is not None:  # TensorFlow reads them once
+        os.environ["TF_DEBUG_CUDNN_RNN"] = "1"
+        os.environ["TF_DEBUG_CUDNN_RNN_ALGO"] = str(flags.cudnn_algo)
     import_tensorflow()
-    from bench.steps import find_routes
+    from bench.feed import open_corpus
+    from bench.steps import choose_routes, choose_variants
     from model.devices import choose_devices
 
     devices = choose_devices(flags.gpus)
-    routes = find_routes(flags.routes, devices.has_gpu, flags.precision)
+    if flags.cudnn_algo is not None and not devices.has_gpu:
+        raise UserError(f"--cudnn-algo {flags.cudnn_algo}: needs a GPU and none is in use")
+    routes = choose_routes(flags.routes, devices.has_gpu, flags.precision)
+    settings = read_flags(["--preset", flags.preset])
+    variants = choose_variants(flags.variants, devices.has_gpu, settings.model)
     num_replicas = devices.strategy.num_replicas_in_sync
     for batch_size in flags.batch_sizes:
         if batch_size % num_replicas:
             raise UserError(f"--batch-sizes {batch_size}: must be a multiple of {num_replicas}")
     with devices.strategy.scope():
-        result, lines = run_all(flags, routes, devices.description, devices.has_gpu)
-    if flags.out is not None:
-        write_record(flags.out, result, lines)
-    print(json.dumps(result))
+        corpus = open_corpus(settings, flags.docs)
+        machine = describe_machine(devices.description)
+        result, lines = run_all(flags, corpus, routes, variants, machine, devices.has_gpu)
+    title = f"{devices.description}, preset {flags.preset}, {flags.precision}"
+    draw = partial(draw_steps, rows=result["rows"], title=title)
+    end_benchmark(flags.out, result, lines, draw)
 
 
 def run_all(
-    flags: StepTimeFlags, routes: Sequence[str], device: str, has_gpu: bool
-) -> tuple[dict[str, Any], list[str]]:
+    flags: StepTimeFlags, corpus: Corpus, routes: Sequence[str], variants: Sequence[str],
+    machine: dict[str, Any], has_gpu: bool,
+) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """Measures everything; returns the result for JSON, and what was printed for people."""
     from bench.ceiling import measure_ceiling
-    from bench.feed import open_corpus
     from bench.rows import build_networks, find_limit, time_input, time_steps
 
-    machine = describe_machine(device)
-    corpus = open_corpus(read_flags(["--preset", flags.preset]), flags.docs)
     dtype = flags.precision.removeprefix("mixed_")
     ceiling = measure_ceiling(dtype, has_gpu)
     lines = describe(flags, machine, ceiling)
     print("\n".join(lines), flush=True)
-    networks = build_networks(corpus, routes, flags.precision)
+    networks = build_networks(corpus, routes, variants, flags.precision)
     steps = time_steps(networks, flags.batch_sizes, flags.lengths, flags.seconds)
     inputs = time_input(corpus, networks[routes[0]], flags.batch_sizes, flags.seconds)
     rows = []
@@ -134,7 +151,8 @@ def run_all(
     lines += [header(), *(format_line(format_row(row)) for row in rows), *last]
     result = {
         "benchmark": "step_time", "preset": flags.preset, "precision": flags.precision,
-        "routes": list(routes), "seconds": flags.seconds, "docs": flags.docs, "machine": machine,
+        "routes": list(routes), "variants": list(variants), "cudnn_algo": flags.cudnn_algo,
+        "seconds": flags.seconds, "docs": flags.docs, "machine": machine,
         "ceiling": dataclasses.asdict(ceiling), "ceiling_at_end": dataclasses.asdict(after),
         "rows": rows, "limits": limits,
     }  # fmt: skip
@@ -158,15 +176,6 @@ def describe_ceiling(ceiling: Ceiling) -> str:
         f"{ceiling.copy_gb_per_s:,.1f} GB/s (read and written), {ceiling.op_us:.1f} us for an op "
         "that waits for the one before"
     )
-
-
-def write_record(folder: Path, result: dict[str, Any], lines: Sequence[str]) -> None:
-    """The figures as step_time.json, and as they were printed as step_time.txt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with write_whole(folder / "step_time.txt") as file:
-        file.write("\n".join(lines) + "\n")
-    with write_whole(folder / "step_time.json") as file:
-        json.dump(result, file, indent=2)
 
 
 if __name__ == "__main__":

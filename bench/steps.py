@@ -1,25 +1,32 @@
-"""Training steps on batches that are kept in memory, without the input pipeline.
-
-Legend: B documents, T tokens.
-"""
+"""Networks to time, and the running of their training steps."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 
 from model.classifier import Classifier
+from model.config import ModelConfig
 from model.flags import Flags
-from model.lstm import choose_route, count_blocks
+from model.lstm import count_blocks
+from model.network import find_routes
 from model.optimizer import Adam, is_lazy_faster
 from model.step import build_train_chunk
 from shortline import UserError
-from tfdata.pipeline import Batch
 
-ROUTES = ("cudnn", "cudnn_v3", "block", "keras")
+VARIANTS: dict[str, float | None] = {
+    "keras_cudnn": None, "two_calls": 0.0, "no_dropout": 0.0, "dropout_0.2": 0.2,
+}  # fmt: skip
+"""Networks that differ from the preset's in one thing, and their dropout (None: the preset's).
+
+keras_cudnn is keras.layers.LSTM with `use_cudnn=True`. Without dropout between them, cuDNN takes
+all layers in one call (no_dropout), or each in one (two_calls); dropout that is not zero is outside
+of cuDNN and parts them too.
+"""
 _NUM_STEPS = 1_000_000  # of the schedule: it must not end while we time
 
 
@@ -34,33 +41,63 @@ class Network:
     """Steps that all runs have trained so far."""
 
 
-def find_routes(asked: Sequence[str], has_gpu: bool, precision: str) -> list[str]:
+class TwoCalls(Classifier):
+    """A call of cuDNN for each layer, also where nothing is between them."""
+
+    def _is_one_call(self, is_dropping: bool) -> bool:
+        return False
+
+
+def choose_routes(asked: Sequence[str], has_gpu: bool, precision: str) -> list[str]:
     """The routes asked for, or else all that run here, the one that training takes first.
 
     Raises:
       UserError: one that does not run here.
     """
-    found = {}
-    for route in ROUTES:
-        try:
-            found[choose_route(route, has_gpu, precision)[0]] = True
-        except ValueError as error:
-            if route in asked:
-                raise UserError(
-                    f"--routes {route}: does not run here in {precision}; choose from "
-                    + ", ".join(find_routes((), has_gpu, precision))
-                ) from error
-    return list(dict.fromkeys(asked)) or list(found)
+    found = find_routes(has_gpu, precision)
+    for route in asked:
+        if route not in found:
+            raise UserError(
+                f"--routes {route}: does not run here in {precision}; choose from "
+                + ", ".join(found)
+            )
+    return list(dict.fromkeys(asked)) or found
+
+
+def choose_variants(asked: Sequence[str], has_gpu: bool, config: ModelConfig) -> list[str]:
+    """The variants asked for, or else on a GPU all that differ from the preset's network.
+
+    Raises:
+      UserError: one that does not run here.
+    """
+    if "keras_cudnn" in asked and not has_gpu:
+        raise UserError("--variants keras_cudnn: needs a GPU and none is in use; leave it out")
+    if asked or not has_gpu:
+        return list(dict.fromkeys(asked))
+    is_stack = config.num_layers > 1 and not config.bidirectional
+    return list(VARIANTS) if is_stack else ["keras_cudnn"]
 
 
 def build_network(
-    flags: Flags, route: str, precision: str, *, vocab_size: int, num_classes: int, unknown_id: int
-) -> Network:
-    """Call it under the strategy scope, like all of this file."""
-    classifier = Classifier(
-        flags.model, vocab_size=vocab_size, num_classes=num_classes, unknown_id=unknown_id,
-        route=route, precision=precision, seed=flags.train.seed,
+    flags: Flags, route: str, precision: str, variant: str | None = None, *, vocab_size: int,
+    num_classes: int, unknown_id: int,
+) -> Network:  # fmt: skip
+    """Call it under the strategy scope, like all of this file.
+
+    Args:
+      variant: of `VARIANTS`; None is the preset's network.
+    """
+    dropout = flags.model.dropout if variant is None else VARIANTS[variant]
+    config = flags.model if dropout is None else dataclasses.replace(flags.model, dropout=dropout)
+    kind = TwoCalls if variant == "two_calls" else Classifier
+    classifier = kind(
+        config, vocab_size=vocab_size, num_classes=num_classes, unknown_id=unknown_id,
+        route="keras" if variant == "keras_cudnn" else route, precision=precision,
+        seed=flags.train.seed,
     )  # fmt: skip
+    if variant == "keras_cudnn":
+        for layer in itertools.chain(*classifier.lstms):
+            layer.use_cudnn = True
     optimizer = Adam(
         classifier.weights_by_name, flags.train, _NUM_STEPS, scale_loss=precision == "mixed_float16"
     )
@@ -96,31 +133,3 @@ def build_run(
         return sums.num_docs
 
     return run
-
-
-def make_batch(num_docs: int, num_tokens: int, vocab_size: int, num_classes: int) -> Batch:
-    """A made-up batch int32[B, T] of full-length texts whose words follow Zipf's law."""
-    random = np.random.default_rng([num_docs, num_tokens])
-    ranks = np.exp(random.random((num_docs, num_tokens)) * np.log(vocab_size - 1))
-    return Batch(
-        token_ids=tf.constant(ranks.astype(np.int32)),
-        lengths=tf.fill([num_docs], num_tokens),
-        labels=tf.constant(random.integers(0, num_classes, num_docs), tf.int32),
-        weights=tf.ones([num_docs]),
-        docs=tf.range(num_docs, dtype=tf.int64),
-        scale=tf.ones([]),
-    )
-
-
-def repeat_batches(batches: Sequence[Batch]) -> Iterator:
-    """An endless iterator over batches in memory, of the same element type as BatchFeed's.
-
-    A replica takes the next batch, so that with several of them B is documents of a replica.
-    """
-    # The shape of an element is what its parts' have in common: the empty part, of which nothing is
-    # taken, keeps the graph from knowing B and T, which it does not know in train.py either.
-    dataset = tf.data.Dataset.from_tensors(make_batch(0, 0, 3, 2)).take(0)
-    for batch in batches:
-        dataset = dataset.concatenate(tf.data.Dataset.from_tensors(batch))
-    strategy = tf.distribute.get_strategy()
-    return iter(strategy.distribute_datasets_from_function(lambda _: dataset.repeat()))

@@ -21,7 +21,7 @@ def format_row(row: Mapping[str, Any]) -> list[str]:
         return "-" if value is None else format(value * scale, form)
 
     return [
-        f"{row['kind']} {row.get('source') or row['route']}",
+        f"{row['kind']} {row.get('source') or row['name']}",
         figure("batch_size", ",.0f"), figure("length", ".0f"),
         figure("step_ms", ",.2f"), figure("step_ms_p10", ",.2f"), figure("step_ms_p90", ",.2f"),
         f"{row['num_chunks']}x{row['steps_per_chunk']}", figure("docs_per_s", ",.0f"),

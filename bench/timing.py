@@ -19,7 +19,7 @@ from shortline import __version__
 
 _MOST_STEPS = 64  # of a chunk, as train.py has it by default
 _CHUNKS_PER_TURN = 8  # aimed at; short enough chunks to see the spread, long enough to time
-_LEAST_CHUNKS = 3
+_LEAST_CHUNKS, _LEAST_LARGE_CHUNKS = 3, 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Timing:
         return Timing(samples, self.steps_per_chunk * num_parts)
 
     def summary(self) -> dict[str, float | int]:
-        """Median, spread and mean over the chunks, and how many there were.
+        """Median and spread over the chunks, and how many there were.
 
         >>> Timing((1.0, 2.0, 9.0), 4).summary()["step_ms"]
         2.0
@@ -49,7 +49,6 @@ class Timing:
             "step_ms": self.median_ms,
             "step_ms_p10": float(low),
             "step_ms_p90": float(high),
-            "step_ms_mean": float(np.mean(self.samples_ms)),
             "num_chunks": len(self.samples_ms),
             "steps_per_chunk": self.steps_per_chunk,
         }
@@ -62,6 +61,7 @@ def time_in_turns(
     *,
     turns: int = 2,
     lead_seconds: float = 0.0,
+    chunk_steps: int | None = None,
 ) -> list[Timing]:
     """Times each `run(num_steps)`, in the order A B B A, so that a drift of the machine hits all.
 
@@ -71,15 +71,17 @@ def time_in_turns(
     Args:
       seconds: timed of each run, about; more where a step takes long.
       turns: times that each run comes to be timed; 3 are A B B A A B.
+      chunk_steps: of each chunk, where only so many hold a fair share of everything.
       lead_seconds: of steps at the start of each turn that are not timed, one step at least: they
         use up what this run made in advance, and outlast what the run before makes in advance.
     """
+    least_chunks = _LEAST_CHUNKS if chunk_steps is None else _LEAST_LARGE_CHUNKS
     sizes = []
     for run in runs:
         run(warmup_steps)
         estimate = _seconds_of(run, 1)
         size = int(seconds / turns / _CHUNKS_PER_TURN / max(estimate, 1e-9))
-        sizes.append(min(max(size, 1), _MOST_STEPS))
+        sizes.append(chunk_steps or min(max(size, 1), _MOST_STEPS))
         run(sizes[-1])
     samples: list[list[float]] = [[] for _ in runs]
     forth = list(range(len(runs)))
@@ -89,7 +91,7 @@ def time_in_turns(
             while lead < lead_seconds:
                 lead += _seconds_of(runs[number], 1)
             here: list[float] = []
-            while len(here) < _LEAST_CHUNKS or sum(here) < seconds / turns:
+            while len(here) < least_chunks or sum(here) < seconds / turns:
                 here.append(_seconds_of(runs[number], sizes[number]))
             samples[number] += [1000 * taken / sizes[number] for taken in here]
     return [Timing(tuple(some), size) for some, size in zip(samples, sizes, strict=True)]

@@ -13,15 +13,15 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.lstm import count_blocks
+from model.made_up import make_batch, repeat_batches
 from model.optimizer import Adam, is_lazy_faster
 from model.startup import warm_up
 from model.step import ChunkMetrics, build_train_chunk
@@ -61,9 +61,16 @@ def find_batch_size(
     """
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
     assert training.epochs is not None
-    sizes = list_sizes(base, num_train, training.epochs, _MOST_ON_GPU if has_gpu else _MOST_ON_CPU)
+    most = _MOST_ON_GPU if has_gpu else _MOST_ON_CPU
+    learning = list_sizes(base, num_train, training.epochs, most)
     memory_bytes = gpu_bytes * num_replicas if has_gpu else _host_bytes()
-    sizes = keep_fitting(sizes, model, num_tokens, memory_bytes)
+    sizes = keep_fitting(learning, model, num_tokens, memory_bytes)
+    if len(sizes) < len(learning):
+        bound = "fits in memory"
+    elif sizes[-1] * 2 > most:
+        bound = "is tried here"
+    else:
+        bound = f"leaves enough steps with {num_train:,} training documents"
     rates: dict[int, float] = {}
     if len(sizes) > 1:
         classifier, optimizer = build_network()
@@ -76,7 +83,7 @@ def find_batch_size(
         rates = measure_rates(sizes, build_step, variables)
     size = choose_size(rates) if rates else base
     learning_rate = scale_learning_rate(training.learning_rate, size, base)
-    print(_describe(rates, size, learning_rate, max(sizes), num_train))
+    print(_describe(rates, size, learning_rate, max(sizes), bound))
     return size, learning_rate
 
 
@@ -132,10 +139,14 @@ def _build_step(
 ) -> Callable[[int, int], ChunkMetrics]:  # fmt: skip
     """The training step of batches of `size`, as train.py builds it, on made-up documents."""
     num_docs = -(-size // tf.distribute.get_strategy().num_replicas_in_sync)
+    batch = make_batch(
+        batch_type, num_docs, num_tokens,
+        vocab_size=classifier.vocab_size, num_classes=classifier.num_classes,
+    )  # fmt: skip
     is_lazy = not has_gpu and is_lazy_faster(size * num_tokens, classifier.vocab_size)
     optimizer.begin(0, is_lazy)
     train_chunk = build_train_chunk(
-        classifier, optimizer, _repeat_made_up(classifier, batch_type, num_docs, num_tokens),
+        classifier, optimizer, repeat_batches([batch]),
         seed=training.seed, label_smoothing=training.label_smoothing,
         num_blocks=count_blocks(classifier.route, num_docs),
     )  # fmt: skip
@@ -230,39 +241,14 @@ def scale_learning_rate(learning_rate: float, size: int, base: int) -> float:
 
 
 def _describe(
-    rates: Mapping[int, float], size: int, learning_rate: float, most: int, num_train: int
+    rates: Mapping[int, float], size: int, learning_rate: float, most: int, bound: str
 ) -> str:
+    """Args:
+    bound: what the sizes above `most` do not do.
+    """
     if rates:
         measured = ", ".join(f"{size:,} {rate:,.0f}" for size, rate in rates.items())
-        why = f"docs/s by size: {measured}; {most:,} would be the largest to leave enough steps"
+        why = f"docs/s by size: {measured}; none above {most:,} {bound}"
     else:
-        why = f"none larger leaves enough steps with {num_train:,} training documents, or fits"
+        why = f"not measured: none above {most:,} {bound}"
     return f"batch size {size:,}, learning rate {learning_rate:.3g} ({why})"
-
-
-def _repeat_made_up(
-    classifier: Classifier, batch_type: Callable[..., Any], num_docs: int, num_tokens: int
-) -> Iterator:
-    """An endless iterator over one batch (B, T) of full-length texts, words by Zipf's law.
-
-    Words matter on a CPU, where an embedding's work goes with the distinct ones.
-    """
-    vocab_size = classifier.vocab_size
-
-    def make_batch(num_docs: int, num_tokens: int):
-        random = np.random.default_rng(0)
-        words = vocab_size ** random.random((num_docs, num_tokens))
-        return batch_type(
-            token_ids=tf.constant(np.minimum(words, vocab_size - 1).astype(np.int32)),
-            lengths=tf.fill([num_docs], num_tokens),
-            labels=tf.constant(random.integers(0, classifier.num_classes, num_docs), tf.int32),
-            weights=tf.ones([num_docs]),
-            docs=tf.range(num_docs, dtype=tf.int64),
-            scale=tf.ones([]),
-        )
-
-    # the empty part keeps the graph from knowing B and T, as in model.startup.repeat_shapes
-    same = tf.data.Dataset.from_tensors(make_batch(num_docs, num_tokens)).repeat()
-    dataset = tf.data.Dataset.from_tensors(make_batch(0, 0)).take(0).concatenate(same)
-    strategy = tf.distribute.get_strategy()
-    return iter(strategy.distribute_datasets_from_function(lambda _: dataset))

@@ -27,14 +27,6 @@ _DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile
 """What numpy and zipfile raise of a file that is not as they wrote it."""
 
 
-def save_checkpoint(
-    path: Path, variables: Mapping[str, tf.Variable], state: Mapping[str, Any]
-) -> None:
-    """Writes the variables by name, and `state` (what JSON can hold), whole or not at all."""
-    arrays = {name: variable.numpy() for name, variable in variables.items()}
-    _write(path, arrays, json.dumps(state))
-
-
 def _write(path: Path, arrays: Mapping[str, Any], state: str) -> None:
     arrays = {**arrays, _STATE: np.frombuffer(state.encode(), np.uint8)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +117,7 @@ def _link(source: Path, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the state of `save_checkpoint`.
+    """The arrays and the state that were saved.
 
     Raises:
       UserError: the file is missing or damaged.

@@ -27,9 +27,9 @@ class Devices:
         return bool(self.gpus)
 
     @property
-    def memory_bytes(self) -> int:
-        """Of the smallest GPU in use; 0 without one, or where NVML does not tell."""
-        return GpuMonitor(self.gpus).memory_bytes()
+    def memory_bytes(self) -> int | None:
+        """Of the smallest GPU in use; 0 without one, None where NVML does not tell."""
+        return GpuMonitor(self.gpus).memory_bytes() if self.gpus else 0
 
 
 def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
@@ -100,14 +100,17 @@ def _choose_gpus(gpus: str, found: list) -> list:
         raise UserError(f"--gpus {gpus}: must be all, none, a number of GPUs, or GPUs like 0,2")
     if gpus.strip() == "0":
         raise UserError("--gpus 0: say none for no GPU, or 0, (with the comma) for GPU number 0")
+    have = ", ".join(f"GPU {number}" for number in range(len(found))) or "no GPU"
+    have += "; `--gpus all` uses what is there, `pip install -e '.[gpu]'` brings CUDA"
     if "," not in gpus:
+        if numbers[0] > len(found):
+            wanted = "one GPU" if numbers == [1] else f"{numbers[0]} GPUs"
+            raise UserError(f"--gpus {gpus}: asks for {wanted}, and TensorFlow sees {have}")
         numbers = list(range(numbers[0]))
-    missing = [number for number in numbers if number >= len(found)]
+    missing = [f"GPU {number}" for number in numbers if number >= len(found)]
     if missing:
-        have = f"GPUs 0 to {len(found) - 1}" if found else "no GPU"
         raise UserError(
-            f"--gpus {gpus}: there is no GPU {missing[0]}; TensorFlow sees {have} "
-            "(`--gpus all` uses what is there, `pip install -e '.[gpu]'` brings CUDA)"
+            f"--gpus {gpus}: there is no {' and no '.join(missing)}; TensorFlow sees {have}"
         )
     return [found[number] for number in dict.fromkeys(numbers)]
 
@@ -130,11 +133,11 @@ class GpuMonitor:
                 numbers = [int(visible[number]) for number in numbers]
             self._handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in numbers]
 
-    def memory_bytes(self) -> int:
-        """Of the smallest of the GPUs; 0 where there is none or it cannot be asked."""
+    def memory_bytes(self) -> int | None:
+        """Of the smallest of the GPUs; None where there is none or it cannot be asked."""
         with contextlib.suppress(Exception):
             return min(int(self._nvml.nvmlDeviceGetMemoryInfo(h).total) for h in self._handles)
-        return 0
+        return None
 
     def read(self) -> dict[str, float]:
         """gpu_percent (mean), gpu_memory_gib, gpu_watts (sums); what cannot be asked is absent."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import sys
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -73,6 +74,7 @@ def finish_run(
       facts: what the training knows for the summary: times, route, devices.
     """
     counts = shard_set.label_counts
+    labels = [*shard_set.labels, *shard_set.unseen_labels]
     part = "valid" if predict_valid is not None else "train"
     predict = predict_valid or build_predict_part(classifier, encoder, shard_set, part, config)
     predictions = predict()
@@ -84,6 +86,7 @@ def finish_run(
         summary["test"] = score(predict_test(), counts).summary()
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
+    print("writing the report and the export", flush=True)  # which takes seconds
     wanted = sorted({doc for confusion in confusions[:20] for doc in confusion.examples})
     export_run(open_run(paths.folder), paths.export, replace=True)
     write_report(
@@ -93,25 +96,40 @@ def finish_run(
         scores=scores,
         confusions=confusions,
         examples=_read_texts(shard_set, part, wanted),
-        labels=[*shard_set.labels, *shard_set.unseen_labels],
+        labels=labels,
         label_counts=counts,
         length_counts=shard_set.length_counts,
     )
     with write_whole(paths.summary) as file:
         json.dump(summary, file, indent=2)
-    print(describe_scores(scores, confusions, [*shard_set.labels, *shard_set.unseen_labels]))
+    print(describe_scores(scores, confusions, labels))
+    print(_describe_files(paths, summary))
+    print(_describe_end(paths, summary))
+
+
+def _describe_files(paths: RunPaths, summary: Mapping[str, Any]) -> str:
+    lines = [
+        f"report   {paths.report}", f"export   {paths.export}", f"summary  {paths.summary}",
+        f"predict  python -m model.predict {paths.folder} FILE",
+    ]  # fmt: skip
     if "test" in summary:
         test = summary["test"]
-        print(f"test: accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}")
-    print(
-        f"report   {paths.report}\nexport   {paths.export}\nsummary  {paths.summary}\n"
-        f"predict  python -m model.predict {paths.folder} FILE"
-    )
-    if "test" in summary:
-        facts = facts | {f"test_{name}": test[name] for name in ("accuracy", "macro_f1")}
+        lines.insert(0, f"test: accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}")
+    return "\n".join(lines)
+
+
+def _describe_end(paths: RunPaths, summary: Mapping[str, Any]) -> str:
+    """The last line: JSON, which scripts read, or a sentence where a person does."""
+    if sys.stdout.isatty():
+        return (
+            f"done: accuracy {summary['accuracy']:.4f}, macro-F1 {summary['macro_f1']:.4f}, "
+            f"{summary['docs_per_s']:,.0f} docs/s; the run is in {paths.folder}, its report "
+            f"{paths.report}"
+        )
     line = {name: summary[name] for name in ("accuracy", "macro_f1", "loss", "docs_per_s")}
-    line |= {name: facts[name] for name in facts if name.startswith("test_")}
-    print(json.dumps(line | {"run": str(paths.folder), "epochs": facts["epochs"]}))
+    if "test" in summary:
+        line |= {f"test_{name}": summary["test"][name] for name in ("accuracy", "macro_f1")}
+    return json.dumps(line | {"run": str(paths.folder), "epochs": summary["epochs"]})
 
 
 def describe_scores(

@@ -105,14 +105,13 @@ def _parse(argv: Sequence[str]) -> Flags:
     return parse_flags(Flags, argv, prog="train.py", description=description, presets=PRESETS)
 
 
-def settle(flags: Flags, shard_set: ShardSet, device_bytes: int = 0) -> Flags:
+def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> Flags:
     """Fills in what the data decides: longest text, epochs, folder; checks that all fit.
 
     Args:
-      device_bytes: memory of the smallest GPU in use, 0 without one.
+      device_bytes: memory of the smallest GPU in use, 0 without one, None where it is not known.
     """
     from tfdata.plan import choose_max_len
-    from tfdata.window import choose_residency
 
     tokenizer = flags.tokenizer
     for name in ("tokenizer", "filters", "nfkc"):
@@ -133,9 +132,8 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int = 0) -> Flags:
         print(f"only {num_train} training documents: batches of {num_train} instead of "
               f"{batch_size}")  # fmt: skip
         pipeline = dataclasses.replace(pipeline, batch_size=num_train)
-    if pipeline.residency == "auto":  # settled once: a resumed run must make the same windows
-        residency = choose_residency(shard_set, "train", tokenizer.vocab_size, device_bytes)
-        pipeline = dataclasses.replace(pipeline, residency=residency)
+    residency = _settle_residency(flags, shard_set, device_bytes)
+    pipeline = dataclasses.replace(pipeline, residency=residency)
     training = flags.train
     if training.epochs is None:
         mean_length = shard_set.length_counts @ np.arange(len(shard_set.length_counts)) / num_train
@@ -153,3 +151,23 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int = 0) -> Flags:
         flags, data=data, out=out, config=None, ingest=ingest, tokenizer=tokenizer,
         pipeline=pipeline, train=training,
     )  # fmt: skip
+
+
+def _settle_residency(flags: Flags, shard_set: ShardSet, device_bytes: int | None) -> Any:
+    """`auto` as what it comes to, once: a resumed run must make the same windows."""
+    from tfdata.window import choose_residency
+
+    asked = flags.pipeline.residency
+    if asked == "device" and device_bytes == 0:
+        print("note: --residency device without a GPU: the token ids are in main memory")
+    if asked != "auto":
+        return asked
+    residency = choose_residency(
+        shard_set, "train", flags.tokenizer.vocab_size, device_bytes or 0
+    )  # fmt: skip
+    if device_bytes is None and residency == "host":
+        print(
+            "note: NVML does not tell the GPU's memory, so the token ids stay in main memory; "
+            "--residency device puts them on the GPU"
+        )
+    return residency

@@ -2,13 +2,14 @@ r"""Labels for texts: `python -m model.predict RUN [INPUT] [--out OUT]`.
 
 Without INPUT, each line of stdin is a text, and each line of stdout its label, a tab and the
 probability (with --top-k then the next label, a tab ...). In labels, backslash, tab, newline and
-carriage return stand as \\, \t, \n and \r.
+carriage return stand as \\, \t, \n and \r, and whatever else could steer a terminal likewise.
 
 With INPUT (CSV, TSV, JSONL, Parquet or fastText; plain, .gz or .zst) a table is written: the rows
 and columns of the input in order, and label, probability, label_2, probability_2 ... after them.
 A column of the input that has such a name is kept as input_label and so on. A null text has a
 null label. Values of CSV and TSV stay as they are written, Parquet keeps its types, JSONL its
-objects; from JSONL to another format values become text.
+objects; from JSONL to another format values become text. A label that a spreadsheet would take for
+a formula (=, +, - or @ and no number) stands behind a ' in CSV and TSV, as it is in the others.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answere
 
 Label = Callable[[Rows], tuple[Rows, pa.RecordBatch]]
 
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _PLAIN_SECONDS = 15.0  # between two lines of progress in a log
 
 
@@ -188,7 +188,7 @@ def label_lines(label: Label, most: int) -> None:
 
 def _escape(labels: pa.Array) -> pa.Array:
     encoded = labels.dictionary_encode()
-    escaped = [text.translate(_ESCAPES) for text in encoded.dictionary.to_pylist()]
+    escaped = [printable(label.replace("\\", r"\\")) for label in encoded.dictionary.to_pylist()]
     return pa.array(escaped, pa.string()).take(encoded.indices)
 
 

@@ -23,7 +23,7 @@ class TrainProgress(contextlib.AbstractContextManager):
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
-            TextColumn("{task.percentage:3.0f}%"),
+            TextColumn("{task.percentage:3.0f}% of all"),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=self._console,
@@ -71,7 +71,7 @@ class TrainProgress(contextlib.AbstractContextManager):
             rate = (self._docs - self._first_docs) / (now - self._started)
             left = (self._total - self._docs) / rate
             share = self._docs / self._total
-            self.say(f"epoch {number}  {share:4.0%}  {figures}  {_duration(left)} left")
+            self.say(f"epoch {number}  {share:4.0%} of all  {figures}  {_duration(left)} left")
 
 
 def _duration(seconds: float) -> str:

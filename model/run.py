@@ -24,6 +24,10 @@ from tfdata.config import TokenizerConfig
 from tfdata.encode import Encoder
 from tfdata.vocab import Vocabulary, read_lines, write_lines
 
+_STEPS_OF_ROWS = "adam_steps_of_rows"
+"""Variable of model.lazy_rows. Checkpoints of before there were lazy rows lack it: all rows of the
+embedding had been moved at every step."""
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -122,6 +126,8 @@ def restore_last(
             f"--resume {paths.folder}: the data is not what the run was started with; "
             "restore it, or start a new run"
         )
+    if _STEPS_OF_ROWS in variables:  # as new, it says that no row has steps to make up for
+        arrays.setdefault(_STEPS_OF_ROWS, variables[_STEPS_OF_ROWS].numpy())
     restore(variables, arrays, paths.last)
     return state
 

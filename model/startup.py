@@ -1,16 +1,15 @@
 """Start-up: where the time until the first training step goes, and warming up for that step.
 
 Imports nothing that is slow to import, so that the clock can start before TensorFlow is there.
-Legend: B documents of a replica's batch, T tokens.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -83,7 +82,7 @@ def warm_up(
 
     Args:
       variables: all that training changes.
-      train_chunk: of model.step.build_train_chunk, on the batches of `repeat_shapes`.
+      train_chunk: of model.step.build_train_chunk, on made-up batches.
       num_batches: so many of them.
       predict: of model.step.build_predict; run once, since it changes nothing.
     """
@@ -97,33 +96,3 @@ def warm_up(
             variable.assign(before[name])
     if predict is not None:
         predict()
-
-
-def repeat_shapes(batch_type: Callable[..., Any], shapes: Sequence[tuple[int, int]]) -> Iterator:
-    """An endless iterator over made-up batches, one of each (B, T) and so on from the first.
-
-    Call it under the strategy scope; every replica gets a batch of its own, of the same shape.
-
-    Args:
-      batch_type: tfdata.pipeline.Batch, so that the elements are of the type of BatchFeed's.
-    """
-    import tensorflow as tf
-
-    def make_batch(num_docs: int, num_tokens: int):
-        return batch_type(
-            token_ids=tf.zeros([num_docs, num_tokens], tf.int32),
-            lengths=tf.fill([num_docs], num_tokens),
-            labels=tf.zeros([num_docs], tf.int32),
-            weights=tf.ones([num_docs]),
-            docs=tf.range(num_docs, dtype=tf.int64),
-            scale=tf.ones([]),
-        )
-
-    strategy = tf.distribute.get_strategy()
-    # The shape of an element is what its parts' have in common: the empty part, of which nothing is
-    # taken, keeps the graph from knowing B and T, which it does not know in training either.
-    dataset = tf.data.Dataset.from_tensors(make_batch(0, 0)).take(0)
-    for shape in shapes:
-        same = tf.data.Dataset.from_tensors(make_batch(*shape))
-        dataset = dataset.concatenate(same.repeat(strategy.num_replicas_in_sync))
-    return iter(strategy.distribute_datasets_from_function(lambda _: dataset.repeat()))

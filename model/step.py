@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.classifier import Classifier
+from model.lazy_rows import Rows
 from model.losses import cross_entropy
 from model.optimizer import Adam
 
@@ -47,7 +48,6 @@ def build_train_chunk(
     *,
     seed: int,
     label_smoothing: float = 0.0,
-    use_dropout: bool = True,
     num_blocks: int = 1,
 ) -> Callable[[int, int], ChunkMetrics]:
     """`run(first_step, num_steps)`: that many optimizer steps on the iterator's next batches.
@@ -55,49 +55,13 @@ def build_train_chunk(
     `num_blocks` is for `Classifier.call`, here and in `build_predict`.
     """
     strategy = tf.distribute.get_strategy()
-    weights = classifier.weights_by_name
-    num_replicas = strategy.num_replicas_in_sync
     sums = tf.Variable(
         tf.zeros([4]), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
         aggregation=tf.VariableAggregation.SUM,
     )  # fmt: skip
-
-    @tf.autograph.experimental.do_not_convert  # plain Python: converting it takes longer to
-    def replica_step(batch, step):  # start than tracing it
-        context = tf.distribute.get_replica_context()
-        num_rows = tf.shape(batch.weights)[0]  # of floats: a GPU has int32 shapes fetched
-        first_row = context.replica_id_in_sync_group * num_rows
-        with tf.device("CPU:0"):  # random numbers begin on the host
-            noise = tf.stack([tf.constant(seed, tf.int64), step]) if use_dropout else None
-        token_ids, table, rows = batch.token_ids, None, None
-        if optimizer.is_lazy:
-            unknown = tf.constant([classifier.unknown_id])  # in first place, for word dropout
-            flat = tf.concat([unknown, tf.reshape(token_ids, [-1])], axis=0)
-            rows, places = optimizer.take_rows(flat, step)
-            token_ids, table = tf.reshape(places[1:], tf.shape(token_ids)), rows.weights
-        with tf.GradientTape() as tape:
-            sources = dict(weights)
-            if table is not None:
-                tape.watch(table)
-                sources["embedding"] = table
-            logits = classifier.call(token_ids, batch.lengths, noise, first_row, num_blocks, table)
-            losses = batch.weights * cross_entropy(logits, batch.labels, label_smoothing)
-            loss = tf.reduce_sum(losses) * batch.scale
-            loss /= tf.cast(num_rows * num_replicas, tf.float32)
-            scaled = optimizer.scaled(loss)
-        gradients = tape.gradient(scaled, list(sources.values()))
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        if num_replicas > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        optimizer.apply(dict(zip(sources, gradients, strict=True)), step, rows)
-        if label_smoothing:  # what is shown compares with the validation's loss, which has none
-            losses = batch.weights * cross_entropy(logits, batch.labels)
-        real = tf.cast(batch.docs >= 0, tf.float32)
-        correct = tf.equal(tf.argmax(logits, axis=1), tf.cast(batch.labels, tf.int64))
-        bad = tf.where(tf.math.is_finite(loss), 0.0, 1.0)
-        num_real = tf.reduce_sum(real)
-        num_correct = tf.reduce_sum(tf.cast(correct, tf.float32) * real)
-        sums.assign_add(tf.stack([tf.reduce_sum(losses), num_correct, num_real, bad]))
+    replica_step = _build_replica_step(
+        classifier, optimizer, sums, seed, label_smoothing, num_blocks
+    )
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)])
     def run(first_step, num_steps):
@@ -115,6 +79,74 @@ def build_train_chunk(
         return ChunkMetrics(loss, round(correct), round(docs), round(bad))
 
     return train_chunk
+
+
+def _build_replica_step(
+    classifier: Classifier, optimizer: Adam, sums: tf.Variable, seed: int,
+    label_smoothing: float, num_blocks: int,
+) -> Callable[[Any, tf.Tensor], None]:  # fmt: skip
+    """`replica_step(batch, step)`: one replica's part of an optimizer step.
+
+    Args:
+      sums: float32[4], to which the step adds what `_sum_up` gives.
+    """
+    weights = classifier.weights_by_name
+    num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+
+    @tf.autograph.experimental.do_not_convert  # plain Python: converting it takes longer to
+    def replica_step(batch, step):  # start than tracing it
+        context = tf.distribute.get_replica_context()
+        num_rows = tf.shape(batch.weights)[0]  # of floats: a GPU has int32 shapes fetched
+        first_row = context.replica_id_in_sync_group * num_rows
+        with tf.device("CPU:0"):  # random numbers begin on the host
+            noise = tf.stack([tf.constant(seed, tf.int64), step])
+        token_ids, table, rows = batch.token_ids, None, None
+        if optimizer.is_lazy:
+            token_ids, rows = _take_rows(classifier, optimizer, token_ids, step)
+            table = rows.weights
+        with tf.GradientTape() as tape:
+            sources = dict(weights)
+            if table is not None:
+                tape.watch(table)
+                sources["embedding"] = table
+            logits = classifier.call(token_ids, batch.lengths, noise, first_row, num_blocks, table)
+            losses = batch.weights * cross_entropy(logits, batch.labels, label_smoothing)
+            loss = tf.reduce_sum(losses) * batch.scale
+            loss /= tf.cast(num_rows * num_replicas, tf.float32)
+            scaled = optimizer.scaled(loss)
+        gradients = tape.gradient(scaled, list(sources.values()))
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if num_replicas > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        optimizer.apply(dict(zip(sources, gradients, strict=True)), step, rows)
+        if label_smoothing:  # what is shown compares with the validation's loss, which has none
+            losses = batch.weights * cross_entropy(logits, batch.labels)
+        sums.assign_add(_sum_up(batch, logits, losses, loss))
+
+    return replica_step
+
+
+def _take_rows(
+    classifier: Classifier, optimizer: Adam, token_ids: tf.Tensor, step: tf.Tensor
+) -> tuple[tf.Tensor, Rows]:
+    """The embedding's rows of a batch, and its token_ids int32[B, T] as places among them."""
+    unknown = tf.constant([classifier.unknown_id])  # in first place, for word dropout
+    flat = tf.concat([unknown, tf.reshape(token_ids, [-1])], axis=0)
+    rows, places = optimizer.take_rows(flat, step)
+    return tf.reshape(places[1:], tf.shape(token_ids)), rows
+
+
+def _sum_up(batch: Any, logits: tf.Tensor, losses: tf.Tensor, loss: tf.Tensor) -> tf.Tensor:
+    """float32[4], of a replica's batch, as `ChunkMetrics` has them.
+
+    Args:
+      losses: float32[B], shown; loss: float32[], differentiated.
+    """
+    real = tf.cast(batch.docs >= 0, tf.float32)
+    correct = tf.equal(tf.argmax(logits, axis=1), tf.cast(batch.labels, tf.int64))
+    num_correct = tf.reduce_sum(tf.cast(correct, tf.float32) * real)
+    bad = tf.where(tf.math.is_finite(loss), 0.0, 1.0)
+    return tf.stack([tf.reduce_sum(losses), num_correct, tf.reduce_sum(real), bad])
 
 
 class Feed(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from shortline import UserError, write_whole
+from shortline import UserError, printable, write_whole
 
 _SUFFIXES = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
+_FORMULA = re.compile(r"[=+\-@＝＋－＠\t\r\n]", re.ASCII)  # what OWASP lists
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?%?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def open_table(out: Path | None, kind: str) -> Iterator[Table]:
     """A table that is written whole or not at all; None: to stdout, piece after piece."""
     with contextlib.ExitStack() as stack:
         if out is None:
-            file: IO[bytes] = sys.stdout.buffer
+            file: Any = _Terminal() if sys.stdout.isatty() else sys.stdout.buffer
         else:
             file = stack.enter_context(write_whole(out, "wb"))
         if kind == "parquet":
@@ -114,6 +117,17 @@ def open_table(out: Path | None, kind: str) -> Iterator[Table]:
             file.flush()
 
 
+class _Terminal:
+    """Stdout, where nothing of the data can steer the terminal."""
+
+    def write(self, data: bytes | pa.Buffer) -> None:
+        text = bytes(data).decode("utf-8", "replace")
+        sys.stdout.write(re.sub(r"[^\n\t]+", lambda match: printable(match[0]), text))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
 class _CsvTable:
     def __init__(self, sink: Any, kind: str):
         self._sink, self._delimiter = sink, "\t" if kind == "tsv" else ","
@@ -122,6 +136,8 @@ class _CsvTable:
     def write(self, rows: Rows, predictions: pa.RecordBatch) -> None:
         assert rows.columns is not None
         columns = [_as_text(column) for column in rows.columns.columns]
+        added = [_defuse(c) if pa.types.is_string(c.type) else c for c in predictions.columns]
+        predictions = pa.RecordBatch.from_arrays(added, predictions.schema.names)
         batch = _side_by_side(rows.columns.schema.names, columns, predictions)
         options = pa_csv.WriteOptions(
             include_header=not self._has_header, delimiter=self._delimiter
@@ -175,6 +191,16 @@ def _side_by_side(
 ) -> pa.RecordBatch:
     names = [*names, *predictions.schema.names]
     return pa.RecordBatch.from_arrays([*columns, *predictions.columns], names)
+
+
+def _defuse(labels: pa.Array) -> pa.Array:
+    """Labels that a spreadsheet would take for a formula, and run, behind an apostrophe."""
+    encoded = labels.dictionary_encode()
+    safe = [
+        "'" + label if _FORMULA.match(label) and not _NUMBER.fullmatch(label) else label
+        for label in encoded.dictionary.to_pylist()
+    ]
+    return pa.array(safe, pa.string()).take(encoded.indices)
 
 
 def _as_text(column: pa.Array) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,9 +21,11 @@ tf.config.list_logical_devices()  # settles it: a command under test would ask f
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("SHORTLINE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SHORTLINE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +47,24 @@ def small_shards(tmp_path_factory):
     write_corpus(folder / "corpus.parquet", 2_000, num_classes=12)
     config = TokenizerConfig(vocab_size=2_000)
     return ingest([folder / "corpus.parquet"], folder / "shards", IngestConfig(), config)
+
+
+@pytest.fixture(scope="session")
+def straight(small_shards, tmp_path_factory):
+    """The folder of a small run on `small_shards` that nothing stopped; not to be changed."""
+    import train
+    from tests.runs import SMALL
+
+    out = tmp_path_factory.mktemp("runs") / "straight"
+    assert train.main(["--data", str(small_shards.folder), "--out", str(out), *SMALL]) == 0
+    return out
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder of temporary files of this process and of those that it starts; empty."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder

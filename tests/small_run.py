@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.checkpoint import save_checkpoint
+from model.checkpoint import CheckpointWriter
 from model.classifier import Classifier
 from model.config import ModelConfig
 from model.run import Run, create_run, open_run
@@ -39,7 +39,8 @@ def make_run(
     random = np.random.default_rng(7)
     for variable in classifier.weights_by_name.values():
         variable.assign(random.normal(0, 1, variable.shape))
-    save_checkpoint(paths.best, classifier.weights_by_name, {})
+    with CheckpointWriter() as writer:
+        writer.save([paths.best], classifier.weights_by_name, {"step": 0})
     return open_run(folder)
 
 

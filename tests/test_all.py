@@ -8,11 +8,40 @@ import pytest
 
 from bench import all as everything
 from bench.all import AllFlags, Part, list_parts, main
-from shortline import UserError
+from bench.epoch import EpochFlags
+from bench.input_pipeline import InputFlags
+from bench.step_time import StepTimeFlags
+from model.flags import PRESETS, Flags
+from shortline import UserError, parse_flags
 
 
 def test_the_limits_fit_a_quarter_of_an_hour(tmp_path):
     assert sum(part.limit_s for part in list_parts(AllFlags(out=tmp_path))) <= 900
+
+
+def test_every_part_is_a_command_that_can_be_read(tmp_path):
+    """On a machine that is lent for minutes no flag may be misspelt."""
+    readers = {
+        "bench.epoch": EpochFlags, "bench.step_time": StepTimeFlags,
+        "bench.input_pipeline": InputFlags, "train.py": Flags,
+    }  # fmt: skip
+    parts = {part.name: part for part in list_parts(AllFlags(out=tmp_path, against="torch"))}
+    read = {}
+    for name, part in parts.items():
+        command, *words = part.words[1:] if part.words[0] == "-m" else part.words
+        if command != "pytest":
+            presets = PRESETS if command == "train.py" else None
+            read[name] = parse_flags(
+                readers[command], words, prog=command, description="", presets=presets
+            )
+            assert str(read[name].out).startswith(str(tmp_path)), name
+    assert len({str(flags.out) for flags in read.values()}) == len(read)
+    assert {flags.preset for name, flags in read.items() if name.startswith("epoch")} == {
+        "seed", "default",
+    }  # fmt: skip
+    assert read["epoch_1024"].peers == ("torch",)
+    assert read["epoch_keras"].peers == ("keras",)
+    assert read["step_algo_3"].cudnn_algo == 3
 
 
 def test_a_failure_and_a_hang_keep_nothing_else_from_running(tmp_path, monkeypatch, capsys):

@@ -136,10 +136,15 @@ def test_measuring_trains_and_puts_all_back(monkeypatch, num_replicas, vocab_siz
 
 
 @pytest.mark.parametrize(
-    ("has_gpu", "gpu_bytes", "largest"),
-    [(False, 0, 1024), (True, 0, 4096), (True, 80 * 2**30, 4096), (True, 2**25, 256)],
+    ("has_gpu", "gpu_bytes", "largest", "bound"),
+    [
+        (False, 0, 1024, "is tried here"),
+        (True, 0, 4096, "leaves enough steps with 1,000,000 training documents"),
+        (True, 80 * 2**30, 4096, "leaves enough steps with 1,000,000 training documents"),
+        (True, 2**25, 256, "fits in memory"),
+    ],
 )
-def test_devices_bound_the_sizes(monkeypatch, has_gpu, gpu_bytes, largest):
+def test_devices_bound_the_sizes(monkeypatch, capsys, has_gpu, gpu_bytes, largest, bound):
     asked = []
     monkeypatch.setattr(batch_size, "measure_rates", lambda sizes, *_: asked.append(sizes) or {})
     with mirror(tuple(d.name for d in tf.config.list_logical_devices("CPU")[:2])).scope():
@@ -149,6 +154,7 @@ def test_devices_bound_the_sizes(monkeypatch, has_gpu, gpu_bytes, largest):
         )  # fmt: skip
     assert [sizes[-1] for sizes in asked] == [largest]
     assert size == 128
+    assert capsys.readouterr().out.endswith(f"none above {largest:,} {bound})\n")
 
 
 def _bytes(classifier: Classifier, optimizer: Adam) -> dict[str, bytes]:
@@ -203,8 +209,8 @@ def test_a_run_by_auto_is_the_run_by_its_number(small_shards, tmp_path, monkeypa
     assert train.main([*data, "--batch-size=auto", "--out", str(by_auto)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("batch size ")] == [
-        "batch size 256, learning rate 0.00283 (docs/s by size: 128 100, 256 200; 256 would be the "
-        "largest to leave enough steps)"
+        "batch size 256, learning rate 0.00283 (docs/s by size: 128 100, 256 200; none above 256 "
+        "leaves enough steps with 1,800 training documents)"
     ]
     assert len([line for line in lines if line.startswith("training on ")]) == 1
     settings = yaml.safe_load((by_auto / "config.yaml").read_text())
@@ -235,14 +241,16 @@ def test_little_data_is_not_measured(small_shards, tmp_path, monkeypatch, capsys
     line = next(
         line for line in capsys.readouterr().out.splitlines() if line.startswith("batch size ")
     )
-    assert line.startswith("batch size 128, learning rate 0.002 (none larger leaves enough steps")
+    assert line.startswith(
+        "batch size 128, learning rate 0.002 (not measured: none above 128 leaves enough steps with"
+    )
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["batch_size"] == 128
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batch-size=many"], "--batch-size many: must be INT or {auto}"),
+        (["--batch-size=many"], "--batch-size many: must be a whole number or auto"),
         (["--batch-size=0"], "--batch-size 0: must be 1 or more, or auto"),
         (["--batch-size=auto", "--batch-tokens=4000"], "--batch-size auto: give no --batch-tokens"),
     ],

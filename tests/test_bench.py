@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,9 +15,12 @@ from bench.rows import find_limit
 from bench.step_time import main
 from model.classifier import Classifier
 from model.config import ModelConfig
+from model.flags import read_flags
+from model.made_up import make_batch, repeat_batches
 from shortline import UserError
+from tfdata.pipeline import Batch
 
-BATCH_SIZE, LENGTHS = 8, (3, 5)
+BATCH_SIZE, LENGTHS = 32, (3, 5)
 TINY = [
     "--gpus", "none", "--batch-sizes", str(BATCH_SIZE), "--lengths", *map(str, LENGTHS),
     "--docs", "1000", "--seconds", "0.01", "--preset", "seed",
@@ -30,14 +34,15 @@ def test_a_tiny_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         Classifier, "call", lambda self, *args: traced.append(self.route) or call(self, *args)
     )
-    main([*TINY, "--out", str(tmp_path / "record")])
+    main([*TINY, "--variants", "no_dropout", "--out", str(tmp_path / "record")])
     printed = capsys.readouterr().out.splitlines()
     result = json.loads(printed[-1])
     _check_rows(result["rows"])
     for row in result["rows"]:
         _check_figures(row, result["ceiling"]["matmul_gflop_per_s"])
     # the made-up batch of each length by each route, the mix and the feed: traced once each
-    assert traced == ["block", "keras"] * len(LENGTHS) + ["block", "block"] * 3
+    assert traced == ["block", "keras", "block"] * len(LENGTHS) + ["block", "block"] * 3
+    assert (tmp_path / "record" / "step_time.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "record" / "step_time.json").read_text()) == result
     lines = (tmp_path / "record" / "step_time.txt").read_text().splitlines()
     assert lines[0].startswith("ceiling: ")
@@ -49,8 +54,9 @@ def test_a_tiny_run(tmp_path, monkeypatch, capsys):
 
 
 def _check_rows(rows):
-    found = [(row["kind"], row.get("route"), row.get("length")) for row in rows]
-    steps_ = [("step", route, length) for length in LENGTHS for route in ("block", "keras")]
+    found = [(row["kind"], row.get("name"), row.get("length")) for row in rows]
+    names = ("block", "keras", "no_dropout")
+    steps_ = [("step", name, length) for length in LENGTHS for name in names]
     assert found[: len(steps_)] == steps_
     others = ["input encode"]
     for source in ("stream", "host", "device"):
@@ -61,7 +67,7 @@ def _check_rows(rows):
 
 def _check_figures(row, peak):
     assert 0 < row["step_ms_p10"] <= row["step_ms"] <= row["step_ms_p90"]
-    assert row["num_chunks"] >= 6
+    assert row["num_chunks"] >= (4 if row["kind"] in ("mix", "end-to-end") else 6)
     assert row["steps_per_chunk"] >= 1
     steps_per_s = 1000 / row["step_ms"]
     if row["kind"] == "step":
@@ -72,6 +78,7 @@ def _check_figures(row, peak):
         assert row["peak_fraction"] == pytest.approx(row["gflop_per_s"] / peak)
     if row["kind"] == "input" and row["source"] != "encode":
         assert 0 <= row["padding_fraction"] < 1
+    if row["kind"] != "step" and row["source"] != "encode":
         # only the last batch of an epoch is not full
         assert 0.9 < row["docs_per_s"] / steps_per_s / BATCH_SIZE <= 1.001
 
@@ -92,9 +99,14 @@ def test_a_record_is_not_written_over(tmp_path):
         (["--batch-sizes", "0"], "--batch-sizes 0"),
         (["--docs", "1500", "--batch-sizes", "1024"], "2048 or more"),
         (["--seconds", "0"], "--seconds 0"),
+        (["--variants", "keras_cudnn", "--gpus", "none"], "--variants keras_cudnn: needs a GPU"),
+        (["--cudnn-algo", "3", "--gpus", "none"], "--cudnn-algo 3: needs a GPU"),
+        (["--cudnn-algo", "9"], "--cudnn-algo"),
     ],
 )
-def test_wrong_flags_are_refused(words, message):
+def test_wrong_flags_are_refused(words, message, monkeypatch):
+    for name in ("TF_DEBUG_CUDNN_RNN", "TF_DEBUG_CUDNN_RNN_ALGO"):
+        monkeypatch.setenv(name, "")  # so that they are put back
     with pytest.raises(UserError, match=message):
         main(words)
 
@@ -126,6 +138,46 @@ def test_the_clock_leaves_out_warm_up_and_takes_turns(monkeypatch):
     assert sum(one.samples_ms) * one.steps_per_chunk >= 1000
 
 
+def test_a_chunk_can_be_of_a_given_length():
+    sizes = []
+    timing.time_in_turns([sizes.append], seconds=1e-9, warmup_steps=3, chunk_steps=70)
+    assert sizes == [3, 1, 70, *[70, 70] * 2]
+
+
+@pytest.mark.parametrize(
+    ("preset", "has_gpu", "variants"),
+    [
+        ("seed", True, ["keras_cudnn", "two_calls", "no_dropout", "dropout_0.2"]),
+        ("default", True, ["keras_cudnn"]),
+        ("seed", False, []),
+    ],
+)
+def test_variants_are_of_a_gpu_and_differ_from_the_preset(preset, has_gpu, variants):
+    config = read_flags(["--preset", preset]).model
+    assert steps.choose_variants((), has_gpu, config) == variants
+
+
+@pytest.mark.parametrize(
+    ("variant", "dropout", "is_one_call"),
+    [(None, 0.5, False), ("no_dropout", 0.0, True), ("two_calls", 0.0, False),
+     ("dropout_0.2", 0.2, False), ("keras_cudnn", 0.5, False)],
+)  # fmt: skip
+def test_a_variant_differs_in_one_thing(variant, dropout, is_one_call):
+    flags = read_flags(["--preset", "seed"])
+    network = steps.build_network(
+        flags, "cudnn", "float32", variant, vocab_size=9, num_classes=2, unknown_id=1
+    )
+    classifier = network.classifier
+    assert classifier.config == dataclasses.replace(flags.model, dropout=dropout)
+    assert classifier._is_one_call(is_dropping=dropout > 0) == is_one_call
+    is_keras = variant == "keras_cudnn"
+    assert classifier.route == ("keras" if is_keras else "cudnn")
+    assert {layer.use_cudnn for [layer] in classifier.lstms} == {is_keras}
+    if is_keras:  # it does take cuDNN, or else fails
+        with pytest.raises(ValueError, match="cuDNN is not supported"):
+            classifier.call(tf.ones([2, 3], tf.int32), tf.constant([3, 3]))
+
+
 def test_resident_batches_are_like_those_of_the_feed(small_shards):
     from bench.feed import Corpus, Feed, build_source
     from model.flags import Flags, settle
@@ -141,7 +193,7 @@ def test_resident_batches_are_like_those_of_the_feed(small_shards):
     epoch = feed.draw_epochs(2)
     assert epoch.num_docs == 2 * small_shards.num_docs("train")
     mix = feed.read_mix()
-    resident = steps.repeat_batches(mix)
+    resident = repeat_batches(mix)
     assert resident.element_spec == feed.iterator.element_spec
     for batch, again in zip(mix + mix, resident, strict=False):
         for wanted, got in zip(batch, again, strict=True):
@@ -152,7 +204,7 @@ def test_resident_batches_are_like_those_of_the_feed(small_shards):
 
 
 def test_made_up_batches_hold_what_the_network_takes():
-    batch = steps.make_batch(64, 7, vocab_size=50, num_classes=3)
+    batch = make_batch(Batch, 64, 7, vocab_size=50, num_classes=3)
     assert batch.token_ids.shape == (64, 7)
     ids = batch.token_ids.numpy()
     assert ids.min() >= 1
@@ -174,7 +226,7 @@ def test_flops_are_those_of_the_matrix_products():
 
 def test_the_slower_one_limits():
     def row(kind, ms, **more):
-        return {"kind": kind, "batch_size": 8, "step_ms_mean": ms, "docs_per_s": 1.0, **more}
+        return {"kind": kind, "batch_size": 8, "step_ms": ms, "docs_per_s": 1.0, **more}
 
     kinds = [("mix", 2.0), ("input", 6.0), ("end-to-end", 6.5)]
     rows = [row(kind, ms, source="host") for kind, ms in kinds]

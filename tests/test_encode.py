@@ -123,7 +123,11 @@ def test_in_a_dataset_map_as_eagerly(tokenizer, unknown):
 
 ODD = "aAbΣσςİIßẞé,.'-\0\t\n\v\r\x1f\x85\xa0\u200b\u2028\u3000\u0301\u0307ﬁ\U0010ffff"
 ANY_TEXTS = st.lists(
-    st.one_of(st.text(max_size=20), st.text(st.sampled_from(ODD + " " * 9), max_size=40)),
+    st.one_of(
+        st.text(max_size=20),
+        st.text(st.sampled_from(ODD + " " * 9), max_size=40),
+        st.lists(st.sampled_from("aσς"), max_size=8).map(" ".join),  # words, and some too many
+    ),
     max_size=8,
 )
 CONFIGS = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMPOSING = {"run", "flags", "finish", "infer", "rows", "predict", "evaluate", "export"}
+COMPOSING = {"build", "run", "flags", "finish", "infer", "rows", "predict", "evaluate", "export"}
 """Modules of `model` that put a network and its input together, and so may know `tfdata`."""
 
 

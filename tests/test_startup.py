@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import model.build as build
 import model.startup as startup
 import train
 from model.devices import Devices, mirror
-from model.startup import StartupClock, repeat_shapes, warm_up
+from model.made_up import make_batch, repeat_batches
+from model.startup import StartupClock, warm_up
 from tfdata.pipeline import Batch
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +60,8 @@ def test_every_shape_comes_up_once_on_every_replica(num_replicas):
     devices = tuple(device.name for device in tf.config.list_logical_devices("CPU"))
     strategy = mirror(devices[:2]) if num_replicas == 2 else tf.distribute.get_strategy()
     with strategy.scope():
-        batches = repeat_shapes(Batch, [(4, 3), (2, 7)])
+        made = [make_batch(Batch, *b, vocab_size=9, num_classes=2) for b in ((4, 3), (2, 7))]
+        batches = repeat_batches(made, copies=num_replicas)
         for shape in ((4, 3), (2, 7), (4, 3)):
             ids = strategy.experimental_local_results(next(batches).token_ids)
             assert [tuple(part.shape) for part in ids] == [shape] * num_replicas
@@ -97,11 +100,11 @@ def test_a_run_is_the_same_when_warmed_up(small_shards, tmp_path, monkeypatch, c
     assert [line for line in lines if line.startswith("start-up ")]
     shapes = []
 
-    def spy(batch_type, wanted):
-        shapes.extend(wanted)
-        return repeat_shapes(batch_type, wanted)
+    def spy(batches, copies):
+        shapes.extend(batch.token_ids.shape for batch in batches)
+        return repeat_batches(batches, copies)
 
-    monkeypatch.setattr(startup, "repeat_shapes", spy)
+    monkeypatch.setattr(build, "repeat_batches", spy)
     monkeypatch.setattr(Devices, "has_gpu", True)  # only what is on a GPU's way here
     warm = _run(small_shards, tmp_path / "warm", "--route=keras")
     assert cold.keys() == warm.keys()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
 import itertools
 import re
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from shortline import UserError, printable
@@ -19,6 +23,11 @@ from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, Stream, reading
 _SKIP_MEND = "mend the row (train.py and tfdata.ingest skip such rows with --skip-bad-rows)"
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
+_MOST_IDLE_SECONDS = 1.0
+_INVALID = "\ufdd0"  # a noncharacter, which no text may hold
+
+csv.field_size_limit(MAX_ROW_BYTES)  # of the header and the first row; else 128 KiB
+codecs.register_error("shortline_invalid", lambda error: (_INVALID, error.end))
 
 
 def open_csv(
@@ -61,6 +70,66 @@ def _first_rows(text: str, delimiter: str) -> list[list[str]]:
     return [[], []]
 
 
+class _Utf8Stream(Stream):
+    """What Arrow's own thread reads, blocks ahead; UTF-8 throughout.
+
+    In the place of every invalid sequence, as `replace` has it, stands a noncharacter (and where
+    there was one in such a file, it is taken for invalid too): Arrow decodes a ragged row before
+    it asks what to do with it, and where that fails asks nobody.
+    """
+
+    def __init__(self, path: Path, counts: ReadCounts):
+        super().__init__(path, counts)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("shortline_invalid")
+        self._ready = b""
+        self._lock, self._ended, self._stopped = threading.Lock(), threading.Event(), False
+        self.is_marked = False
+
+    def read(self, size: int) -> bytes:
+        data = b""
+        try:
+            with self._lock:
+                data = b"" if self._stopped else self._read(size)
+        finally:
+            if not data:
+                self._ended.set()
+        return data
+
+    def stop(self) -> None:
+        """Ends the reading before the end of the file.
+
+        A read under way would end the process by SIGABRT when the interpreter exits, and hang
+        when Arrow's reader is freed, which waits for it and holds the lock of the interpreter.
+        """
+        self._stopped = True
+        with self._lock:
+            pass
+        self._ended.wait(_MOST_IDLE_SECONDS)  # so far ahead, the thread may also be at rest
+        time.sleep(0.02)  # from the end of `read` back into Arrow
+
+    def _read(self, size: int) -> bytes:
+        at_end = False
+        while len(self._ready) < size and not at_end:
+            block = super().read(size)
+            at_end = not block
+            before = self._decoder.getstate()[0]
+            text = self._decoder.decode(block, at_end)
+            after = self._decoder.getstate()[0]
+            if _INVALID in text or before or after:
+                as_utf8 = text.encode()
+                self.is_marked |= as_utf8 + after != before + block
+                block = as_utf8
+            self._ready += block
+        data, self._ready = self._ready[:size], self._ready[size:]
+        return data
+
+    def restore(self, column: pa.Array) -> pa.Array:
+        """binary[n] with a byte that is invalid, so that it is replaced and counted, for each."""
+        if not self.is_marked:
+            return column
+        return pc.replace_substring(column, pattern=_INVALID.encode(), replacement=b"\xff")
+
+
 class _Reader:
     """One pass over one file."""
 
@@ -82,15 +151,21 @@ class _Reader:
     def read(self, wanted: Sequence[int]) -> Iterator[pa.RecordBatch]:
         """Batches of binary columns named "0", "1", ...: those wanted, and the last."""
         last = None
-        with reading(self._path), contextlib.closing(Stream(self._path, self._counts)) as stream:
+        opened = contextlib.closing(_Utf8Stream(self._path, self._counts))
+        with reading(self._path), opened as stream:
             try:
-                for batch in self._open(stream, {*wanted, self._num_columns - 1}):
+                reader = self._open(stream, {*wanted, self._num_columns - 1})
+                for batch in reader:
                     self._rows += batch.num_rows
                     if batch.num_rows:
                         last = batch.column(str(self._num_columns - 1))[-1].as_py()
-                    yield batch
-            except pa.ArrowInvalid as error:
-                raise self._explained(error) from error
+                    columns = [stream.restore(column) for column in batch.columns]
+                    yield pa.RecordBatch.from_arrays(columns, batch.schema.names)
+            except BaseException as error:
+                stream.stop()
+                if isinstance(error, pa.ArrowInvalid):
+                    raise self._explained(error) from error
+                raise
             # Arrow closes an open quote silently at the end of the file
             if last and set(last) & set(b"\r\n") and not stream.tail.rstrip(b"\r\n").endswith(b'"'):
                 raise UserError(

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfdata.pipeline import CLOSE_SECONDS, Batch, BatchFeed, WindowInfo, plan_epochs
+from tfdata.pipeline import CLOSE_SECONDS, Batch, BatchFeed, WindowFeed, WindowInfo, plan_epochs
 from tfdata.plan import FILLER, Buckets, Plan
 from tfdata.window import Stopped, Window, WindowSource
 
 _MOST_BATCHES = 2**31 - 1  # of a plan; the queue grows as it is filled
 
 
-class DeviceFeed:
+class DeviceFeed(WindowFeed):
     """The batches of `BatchFeed`, bitwise; its `iterator` is itself, for use in a tf.function.
 
     Every replica holds the whole window, as any of its documents may come to any replica.
@@ -62,25 +62,8 @@ class DeviceFeed:
         self._thread.start()
         atexit.register(self.close)  # a thread within TensorFlow would crash the process's end
 
-    def next_window(self) -> WindowInfo:
-        """Waits for the next window, and puts it on the device.
-
-        Raises:
-          UserError: a shard could not be read.
-        """
-        while True:
-            info = self.poll_window(timeout=60)
-            if info is not None:
-                return info
-
     def poll_window(self, timeout: float) -> WindowInfo | None:
-        """The same, or None if it takes longer than `timeout` seconds.
-
-        Call it only when all batches of the window before were taken.
-
-        Raises:
-          UserError: a shard could not be read.
-        """
+        """As `WindowFeed`; the window is then on the device."""
         try:
             planned = self._planned.get(timeout=timeout)
         except queue.Empty:

@@ -123,16 +123,15 @@ class Encoder(tf.Module):
                 default_value=vocabulary.unknown_id,
             )
         # traced once, for whoever encodes many batches
-        strings, int32s = (tf.TensorSpec([None], dtype) for dtype in (tf.string, tf.int32))
+        strings = tf.TensorSpec([None], tf.string)
         self.in_graph = tf.function(self.__call__, input_signature=[strings])
         self._find_in_graph = tf.function(self._find_ids, input_signature=[strings])
-        self._pack_in_graph = tf.function(self._pack, input_signature=[int32s, int32s])
 
     def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ids = self._find_ids(texts)
         return self._pack(ids.flat_values, tf.cast(ids.row_lengths(), tf.int32))
 
-    def encode(self, texts: pa.Array) -> tuple[tf.Tensor, tf.Tensor]:
+    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """What `__call__` makes of the texts (pa.string without nulls), in half the time or less.
 
         Words recur, so the texts are cut at their spaces, and the graph has each distinct piece
@@ -142,12 +141,34 @@ class Encoder(tf.Module):
         pieces, firsts = cut_at_spaces(texts)
         coded = pieces.dictionary_encode()
         if len(coded.dictionary) > _MOST_DISTINCT * len(pieces):
-            return self.in_graph(texts_to_tensor(texts))
+            ids, lengths = self.in_graph(texts_to_tensor(texts))
+            return ids.numpy(), lengths.numpy()
         found = self._find_in_graph(texts_to_tensor(coded.dictionary))
-        splits = found.row_splits.numpy().astype(np.int32)
-        ids = pa.ListArray.from_arrays(splits, found.flat_values.numpy()).take(coded.indices)
-        lengths = np.diff(ids.offsets.to_numpy()[firsts])
-        return self._pack_in_graph(ids.flatten().to_numpy(), lengths)
+        splits, ids = found.row_splits.numpy().astype(np.int32), found.flat_values.numpy()
+        if np.array_equal(splits, np.arange(len(splits))):  # each piece is one token
+            return self._pack_arrays(ids.take(coded.indices.to_numpy()), firsts)
+        spread = pa.ListArray.from_arrays(splits, ids).take(coded.indices)
+        return self._pack_arrays(spread.flatten().to_numpy(), spread.offsets.to_numpy()[firsts])
+
+    def _pack_arrays(self, ids: np.ndarray, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`_pack` of the rows between `splits` int[B + 1], in a third of its time."""
+        if self._config.unknown == "drop":
+            known = ids != self._unknown_id
+            ids, splits = ids[known], np.append(0, np.cumsum(known))[splits]
+        lengths = np.diff(splits).astype(np.int32)
+        long = np.flatnonzero(lengths > self.max_len)
+        if len(long):
+            excess = lengths[long] - self.max_len
+            kept_first = 0 if self._config.truncate == "left" else self.max_len
+            first = splits[long] + kept_first - np.cumsum(excess) + excess
+            is_kept = np.ones(len(ids), np.bool_)
+            is_kept[np.repeat(first, excess) + np.arange(excess.sum())] = False
+            ids, lengths = ids[is_kept], np.minimum(lengths, self.max_len)
+        empty = np.flatnonzero(lengths == 0)
+        if len(empty):
+            starts = np.cumsum(lengths) - lengths
+            ids, lengths = np.insert(ids, starts[empty], self._unknown_id), np.maximum(lengths, 1)
+        return ids, lengths
 
     def _find_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Of every token: tf.string[B] → ragged int32[B, None]."""

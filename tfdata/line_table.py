@@ -19,9 +19,12 @@ from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, Stream, reading
 _BLOCK_BYTES = 4 << 20
 _SKIP_MEND = "mend the line (train.py and tfdata.ingest skip such lines with --skip-bad-rows)"
 _FASTTEXT = re.compile(rb"__label__(\S+)(?:[ \t]+(?!__label__)(.*))?", re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 # numbers stay as they are written: 1.0 and 1e5 are not to become 1 and 100000.0
 _DECODE = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).decode
+
+_MOST_KEYS = 4096
 
 Row = dict[str, Any]
 
@@ -33,7 +36,8 @@ def open_jsonl(path: Path, head: bytes, skip_bad_rows: bool, counts: ReadCounts)
     the file, with lists and objects as JSON.
 
     Raises (also while reading):
-      UserError: a line is no JSON object (unless skipped), or the file is one JSON array.
+      UserError: a line is no JSON object (unless skipped), or the file is one JSON array, or all
+        columns are asked for and its keys are too many to be columns.
     """
     if head.removeprefix(BOM).lstrip().startswith(b"["):
         raise UserError(
@@ -42,17 +46,23 @@ def open_jsonl(path: Path, head: bytes, skip_bad_rows: bool, counts: ReadCounts)
 
     def keys(blocks: int | None) -> list[str]:
         parsed = parse_lines(path, read_json_object, True, ReadCounts())
-        rows = itertools.chain.from_iterable(itertools.islice(parsed, blocks))
+        filled = itertools.islice(filter(None, parsed), blocks)  # a first line can be many blocks
+        rows = itertools.chain.from_iterable(filled)
         return list(dict.fromkeys(itertools.chain.from_iterable(rows)))
 
     def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         names = keys(None) if columns is None else list(columns)
+        if columns is None and len(names) > _MOST_KEYS:
+            raise UserError(
+                f"{path}: has {len(names):,} different keys, too many for columns; write JSONL"
+            )
+        shown = [_SURROGATE.sub("\ufffd", name) for name in names]
         parse = read_json_object if columns is None else partial(read_json_object, flat=names)
         for rows in parse_lines(path, parse, skip_bad_rows, counts):
             arrays = [binary_array([row.get(name) for row in rows]) for name in names]
-            yield pa.RecordBatch.from_arrays(arrays, names)
+            yield pa.RecordBatch.from_arrays(arrays, shown)
 
-    return RawTable(keys(1), read)
+    return RawTable([name for name in keys(1) if not _SURROGATE.search(name)], read)
 
 
 def open_fasttext(path: Path, skip_bad_rows: bool, counts: ReadCounts) -> RawTable:

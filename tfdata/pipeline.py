@@ -1,6 +1,7 @@
 """Windows and plans to padded batches, prefetched, for one replica or many.
 
-A producer thread reads and plans one window ahead; everything after that is tf.data in C++.
+A producer thread reads and plans one window ahead, and gathers its batches a few at a time;
+everything after that is tf.data in C++.
 Legend: B documents of a replica's batch, T tokens, D documents of a window, S batches of its plan.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import atexit
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -55,16 +56,14 @@ class WindowInfo(NamedTuple):
     """No window of this epoch comes after."""
 
 
-class _Columns(NamedTuple):
-    """The batches of a window, but for their token ids: what numpy does for all of them at once.
+class _Steps(NamedTuple):
+    """Batches of a window, one after the other: what numpy does for many of them at once.
 
     Fillers fill up the rows of a batch, so that replicas can share them evenly.
     """
 
-    starts: np.ndarray
-    """int64[S, B]: where a document's ids begin in the window, like the next five."""
-    ends: np.ndarray
-    """int64[S, B]; a filler's is its start."""
+    token_ids: np.ndarray
+    """uint16 or int32[S, B, T]; T is that of the widest."""
     lengths: np.ndarray
     """int32[S, B]."""
     labels: np.ndarray
@@ -81,35 +80,71 @@ class _Columns(NamedTuple):
     """int32[S]: rows of a replica's batch."""
 
 
-_TYPES = tuple(map(tf.as_dtype, ("int64", "int64", "int32", "int32", "float32", "int64")))
-_TYPES += (tf.float32, tf.int32, tf.int32)
-_RANKS = (2, 2, 2, 2, 2, 2, 1, 1, 1)
+_TYPES = (tf.int32, tf.int32, tf.float32, tf.int64, tf.float32, tf.int32, tf.int32)
+_RANKS = (3, 2, 2, 2, 2, 1, 1, 1)
+_GATHERED = 2**18  # tokens at a time, about: they stay in the cache of a core
 
 
-def _fill_columns(
+def _gather_steps(
     window: Window, plan: Plan, class_weights: np.ndarray, num_replicas: int
-) -> _Columns:
-    """Args:
-    class_weights: float32[C + 1], the last for labels that training lacks.
+) -> Iterator[_Steps]:
+    """The batches of a plan, a few at a time.
+
+    Args:
+      class_weights: float32[C + 1], the last for labels that training lacks.
     """
-    sizes = -(-plan.sizes // num_replicas)
-    more = int(sizes.max(initial=0)) * num_replicas - plan.rows.shape[1]
-    rows = np.pad(plan.rows, [(0, 0), (0, more)], constant_values=FILLER)
-    real = rows >= 0
-    safe = np.maximum(rows, 0)
-    starts = window.offsets[safe]
-    ends = np.where(real, window.offsets[safe + 1], starts)
-    labels = np.where(real, window.labels[safe], 0)
-    weights = class_weights[np.minimum(labels, len(class_weights) - 1)]
-    num_real = real.sum(axis=1, dtype=np.float32)
-    return _Columns(
-        starts, ends, np.where(real, ends - starts, 1).astype(np.int32), labels,
-        np.where(real, weights, np.float32(0)), np.where(real, window.first_doc + rows, -1),
-        (sizes * num_replicas).astype(np.float32) / num_real, plan.widths, sizes.astype(np.int32),
-    )  # fmt: skip
+    all_sizes = -(-plan.sizes // num_replicas)
+    num_rows = int(all_sizes.max(initial=0)) * num_replicas
+    num_steps = max(1, _GATHERED // max(1, num_rows * int(plan.widths.max(initial=0))))
+    ids = np.asarray(window.ids)  # a memory map is slow to index
+    for first in range(0, len(plan), num_steps):
+        steps = slice(first, first + num_steps)
+        rows, widths, sizes = plan.rows[steps], plan.widths[steps], all_sizes[steps]
+        more = num_rows - rows.shape[1]
+        rows = np.pad(rows, [(0, 0), (0, more)], constant_values=FILLER)
+        real = rows >= 0
+        safe = np.maximum(rows, 0)
+        starts = window.offsets[safe]
+        lengths = np.where(real, window.offsets[safe + 1] - starts, 0).astype(np.int32)
+        positions = np.arange(widths.max(), dtype=np.int32)
+        token_ids = ids.take(starts[..., np.newaxis] + positions, mode="clip")
+        token_ids *= positions < lengths[..., np.newaxis]
+        labels = np.where(real, window.labels[safe], 0)
+        weights = class_weights[np.minimum(labels, len(class_weights) - 1)]
+        yield _Steps(
+            token_ids, np.maximum(lengths, 1), labels,
+            np.where(real, weights, np.float32(0)), np.where(real, window.first_doc + rows, -1),
+            (sizes * num_replicas).astype(np.float32) / real.sum(axis=1, dtype=np.float32),
+            widths, sizes,
+        )  # fmt: skip
 
 
-class BatchFeed:
+class WindowFeed:
+    """Tells of the windows whose batches come next."""
+
+    def poll_window(self, timeout: float) -> WindowInfo | None:
+        """The next window, or None if it takes longer than `timeout` seconds.
+
+        Call it only when all batches of the window before were taken.
+
+        Raises:
+          UserError: a shard could not be read.
+        """
+        raise NotImplementedError
+
+    def next_window(self) -> WindowInfo:
+        """Waits for the next window.
+
+        Raises:
+          UserError: a shard could not be read.
+        """
+        while True:
+            info = self.poll_window(timeout=60)
+            if info is not None:
+                return info
+
+
+class BatchFeed(WindowFeed):
     """An endless run of batches, window after window, epoch after epoch.
 
     >>> feed = BatchFeed(source, buckets, seed=0, class_weights=w)   # doctest: +SKIP
@@ -137,7 +172,7 @@ class BatchFeed:
         source.start()
         self._epochs = plan_epochs(source, buckets, seed, start)
         self._infos: queue.Queue[WindowInfo | BaseException] = queue.Queue()
-        self._windows = tf.queue.FIFOQueue(1, (tf.as_dtype(source.id_type), *_TYPES))
+        self._steps = tf.queue.FIFOQueue(2, (tf.as_dtype(source.id_type), *_TYPES))
         self._num_replicas = under.num_replicas_in_sync
         self._is_even = len(set(buckets.sizes)) == 1
         self._class_weights = np.append(class_weights, 0).astype(np.float32)
@@ -147,23 +182,7 @@ class BatchFeed:
         self._thread.start()
         atexit.register(self.close)  # a thread within TensorFlow would crash the process's end
 
-    def next_window(self) -> WindowInfo:
-        """Waits for the next window.
-
-        Raises:
-          UserError: a shard could not be read.
-        """
-        while True:
-            info = self.poll_window(timeout=60)
-            if info is not None:
-                return info
-
     def poll_window(self, timeout: float) -> WindowInfo | None:
-        """The next window, or None if it takes longer than `timeout` seconds.
-
-        Raises:
-          UserError: a shard could not be read.
-        """
         try:
             info = self._infos.get(timeout=timeout)
         except queue.Empty:
@@ -176,15 +195,15 @@ class BatchFeed:
         """Ends the producer; the iterator is of no use afterwards."""
         atexit.unregister(self.close)
         self._source.stop()
-        self._windows.close(cancel_pending_enqueues=True)
+        self._steps.close(cancel_pending_enqueues=True)
         self._thread.join(timeout=CLOSE_SECONDS)
 
     def _produce(self) -> None:
         try:
             for info, window, plan in self._epochs:
-                columns = _fill_columns(window, plan, self._class_weights, self._num_replicas)
                 self._infos.put(info)
-                self._windows.enqueue((window.id_tensor, *columns))
+                for steps in _gather_steps(window, plan, self._class_weights, self._num_replicas):
+                    self._steps.enqueue(steps)
         except (tf.errors.CancelledError, Stopped):  # closed
             return
         except BaseException as error:
@@ -196,45 +215,33 @@ class BatchFeed:
         """Batches for the replicas in turn, all of a step from one global batch."""
         # A queue and not `from_generator`: no Python runs in the pipeline's threads, where it
         # could block the end of the process.
-        windows = tf.data.Dataset.counter().map(lambda _: self._take_window())
+        chunks = tf.data.Dataset.counter().map(lambda _: self._take_steps())
+        steps = chunks.flat_map(lambda *chunk: tf.data.Dataset.from_tensor_slices(chunk))
+        if self._num_replicas == 1:
+            # where all batches are whole, there is nothing to cut off, and no op to find out
+            share = None if self._is_even else 0
+            return steps.map(lambda *step: _take_share(_Steps(*step), share)).prefetch(8)
         shares = tf.data.Dataset.range(self._num_replicas, output_type=tf.int32)
+        return steps.flat_map(
+            lambda *step: shares.map(lambda share: _take_share(_Steps(*step), share))
+        ).prefetch(8)
 
-        def batches_of(ids, *columns):
-            steps = tf.data.Dataset.from_tensor_slices(columns)
-            if self._num_replicas == 1:
-                # where all batches are whole, there is nothing to cut off, and no op to find out
-                cut = (lambda *step: step[:-1]) if self._is_even else (lambda *s: _take_share(s, 0))
-                return steps.map(lambda *s: _gather(ids, *cut(*s)), num_parallel_calls=2)
-            return steps.flat_map(
-                lambda *step: shares.map(lambda share: _gather(ids, *_take_share(step, share)))
-            )
-
-        return windows.flat_map(batches_of).prefetch(8)
-
-    def _take_window(self) -> tuple[tf.Tensor, ...]:
-        tensors = self._windows.dequeue()
-        for tensor, rank in zip(tensors, (1, *_RANKS), strict=True):
+    def _take_steps(self) -> tuple[tf.Tensor, ...]:
+        tensors = self._steps.dequeue()
+        for tensor, rank in zip(tensors, _RANKS, strict=True):
             tensor.set_shape([None] * rank)
         return tuple(tensors)
 
 
-def _take_share(step: tuple[tf.Tensor, ...], share: tf.Tensor | int) -> tuple[tf.Tensor, ...]:
-    """One replica's rows of a step, whose fields are those of `_Columns`, but for the sizes."""
-    *columns, scale, width, size = step
-    first, last = share * size, (share + 1) * size
-    return (*(column[first:last] for column in columns), scale, width)
-
-
-def _gather(ids, starts, ends, lengths, labels, weights, docs, scale, width) -> Batch:
-    """The batch of one replica; arguments of the fields of `_Columns`, for one step.
-
-    Few ops: at a few hundred documents a batch their number is what takes the time.
-    """
-    where = starts[:, tf.newaxis] + tf.range(tf.cast(width, tf.int64))
-    inside = where < ends[:, tf.newaxis]
-    last = tf.size(ids, tf.int64) - 1
-    token_ids = tf.where(inside, tf.cast(tf.gather(ids, tf.minimum(where, last)), tf.int32), 0)
-    return Batch(token_ids, lengths, labels, weights, docs, scale)
+def _take_share(step: _Steps, share: tf.Tensor | int | None) -> Batch:
+    """The rows of one replica, or all of them, of a single step."""
+    token_ids, lengths, labels, weights, docs = step[:5]
+    if share is not None:
+        rows = slice(share * step.sizes, (share + 1) * step.sizes)
+        token_ids, lengths, labels = token_ids[rows], lengths[rows], labels[rows]
+        weights, docs = weights[rows], docs[rows]
+    token_ids = tf.cast(token_ids[:, : step.widths], tf.int32)
+    return Batch(token_ids, lengths, labels, weights, docs, step.scales)
 
 
 def plan_epochs(

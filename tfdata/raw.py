@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,8 @@ from shortline import UserError, printable
 MAX_ROW_BYTES = 16 << 20
 """No row of a raw file may be longer."""
 BOM = b"\xef\xbb\xbf"
+BATCH_ROWS = 16_384
+"""Most rows of a batch."""
 _HEAD_BYTES = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _FOREIGN = {
@@ -58,13 +62,18 @@ class RawTable:
     first_row: int = 1
 
 
+def open_raw(path: Path) -> pa.OSFile:
+    """The file, whatever bytes its name is made of."""
+    return pa.OSFile(os.fsencode(path))  # type: ignore[arg-type]
+
+
 class Stream:
     """A file, unpacked where it is packed, that counts its bytes and remembers its end."""
 
     closed = False
 
     def __init__(self, path: Path, counts: ReadCounts):
-        self._raw = pa.OSFile(str(path))
+        self._raw = open_raw(path)
         magic = self._raw.read(4)
         self._raw.seek(0)
         codec = next((c for start, c in _COMPRESSED.items() if magic.startswith(start)), None)
@@ -86,12 +95,23 @@ class Stream:
         self._raw.close()
 
 
+def check_regular(path: Path) -> None:
+    """Raises a UserError for a pipe or a device, which gives its content only once, if it ends."""
+    with reading(path):
+        mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(
+            f"{path}: is a pipe or a device, which cannot be read twice; save it as a file first"
+        )
+
+
 def read_head(path: Path) -> bytes:
     """The first MiB of a file, unpacked; empty for an empty file.
 
     Raises:
       UserError: the file is missing, or of a kind that no reader here takes.
     """
+    check_regular(path)
     with reading(path), contextlib.closing(Stream(path, ReadCounts())) as stream:
         head = stream.read(_HEAD_BYTES)
     for magic, complaint in _FOREIGN.items():
@@ -107,6 +127,6 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = printable(" ".join(str(error).split()), 200)
         raise UserError(f"{path}: truncated, damaged or unreadable: {said}") from error

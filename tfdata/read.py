@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,17 +14,16 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from shortline import UserError, printable
 from tfdata.columns import find_columns
 from tfdata.config import IngestConfig
 from tfdata.csv_table import open_csv
 from tfdata.line_table import open_fasttext, open_jsonl
-from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, read_head, reading
+from tfdata.parquet_table import open_parquet, unpacked_bytes
+from tfdata.raw import BATCH_ROWS, BOM, RawTable, ReadCounts, check_regular, read_head, reading
 
 Format = Literal["auto", "csv", "tsv", "jsonl", "parquet", "fasttext"]
-_BATCH_ROWS = 16_384
 _PACKED = (".gz", ".zst")
 _FORMATS: dict[str, str] = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
@@ -86,7 +86,7 @@ def read_table_batches(
     config = IngestConfig(format=format, delimiter=delimiter, skip_bad_rows=skip_bad_rows)
     table = _open_table(path, head, config, ReadCounts())
     if guess_format(path, head, config.format) == "parquet":
-        return table.names, table.read(None)
+        return table.names, (_mend_strings(batch, path) for batch in table.read(None))
     batches = (_decode_all(batch) for batch in table.read(None))
     first = next(batches, None)  # only its reader knows every key of a JSONL file
     if first is None:
@@ -101,10 +101,11 @@ def list_files(path: Path, format: Format = "auto") -> list[Path]:
     given, names that no format goes by.
 
     Raises:
-      UserError: the path is missing, or the folder holds no data file.
+      UserError: the path is missing, the folder holds no data file, or one is none but a pipe.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
+    check_regular(path)
     if not path.is_dir():
         return [path]
     found: list[Path] = []
@@ -118,6 +119,8 @@ def list_files(path: Path, format: Format = "auto") -> list[Path]:
             f"{path}: no data file in this folder (CSV, TSV, JSONL, Parquet, fastText); "
             "--format reads files whatever their names"
         )
+    for file in found:
+        check_regular(file)
     return sorted(found, key=lambda file: file.relative_to(path).parts)
 
 
@@ -128,10 +131,7 @@ def estimate_bytes(file: Path) -> int:
       UserError: a Parquet file is damaged.
     """
     if _suffix(file) in (".parquet", ".pq"):
-        with reading(file), pq.ParquetFile(file) as parquet:
-            meta = parquet.metadata
-            groups = (meta.row_group(i) for i in range(meta.num_row_groups))
-            return 2 * sum(group.total_byte_size for group in groups)
+        return 2 * unpacked_bytes(file)
     return file.stat().st_size * (5 if file.suffix.lower() in _PACKED else 1)
 
 
@@ -155,32 +155,13 @@ def guess_format(path: Path, head: bytes, asked: str) -> str:
 def _open_table(path: Path, head: bytes, config: IngestConfig, counts: ReadCounts) -> RawTable:
     kind = guess_format(path, head, config.format)
     if kind == "parquet":
-        return _open_parquet(path, counts)
+        return open_parquet(path, counts)
     if kind == "jsonl":
         return open_jsonl(path, head, config.skip_bad_rows, counts)
     if kind == "fasttext":
         return open_fasttext(path, config.skip_bad_rows, counts)
     delimiter = config.delimiter or ("\t" if kind == "tsv" else None)
     return open_csv(path, head, delimiter, config.skip_bad_rows, counts)
-
-
-def _open_parquet(path: Path, counts: ReadCounts) -> RawTable:
-    with reading(path), pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-
-    def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        with reading(path), pq.ParquetFile(path) as file:
-            meta, size, done = file.metadata, path.stat().st_size, 0
-            groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-            widest = max((g.total_byte_size / max(g.num_rows, 1) for g in groups), default=0)
-            rows = int(min(_BATCH_ROWS, max(16, MAX_ROW_BYTES // max(widest, 1))))
-            for batch in file.iter_batches(rows, columns=columns and list(columns)):
-                seen = size * done // meta.num_rows
-                done += batch.num_rows
-                counts.bytes_read += size * done // meta.num_rows - seen
-                yield batch
-
-    return RawTable(names, read)
 
 
 def _hive_values(file: Path, root: Path) -> dict[str, str | None]:
@@ -196,10 +177,12 @@ def column_as_text(
     """A column as binary[n]: the bytes of a text, or of a number, a date ... as it is written."""
     if name not in batch.schema.names:
         value = folders[name]
-        return pa.array([None if value is None else value.encode()] * len(batch), pa.binary())
+        written = None if value is None else value.encode("utf-8", "surrogateescape")
+        return pa.array([written] * len(batch), pa.binary())
     column = batch.column(name)
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        with reading(file):
+            column = column.dictionary_decode()
     if pa.types.is_nested(column.type):
         raise UserError(
             f"{file}: column `{printable(name)}` holds {printable(str(column.type), 60)}, "
@@ -255,13 +238,28 @@ def _clean(
     counts.invalid_utf8 += len(bad)
     counts.empty_text += pc.sum(pc.equal(pc.binary_length(texts), 0)).as_py() or 0
     batch = pa.RecordBatch.from_arrays([texts, labels], schema=DOCUMENTS)
-    for start in range(0, len(batch), _BATCH_ROWS):
-        yield batch.slice(start, _BATCH_ROWS)
+    for start in range(0, len(batch), BATCH_ROWS):
+        yield batch.slice(start, BATCH_ROWS)
 
 
 def _decode_all(batch: pa.RecordBatch) -> pa.RecordBatch:
     columns = [decode_texts(column)[0] for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _mend_strings(batch: pa.RecordBatch, file: Path) -> pa.RecordBatch:
+    """The batch with U+FFFD for what is no UTF-8, which Parquet lets pass as strings."""
+    columns = []
+    for column in batch.columns:
+        with contextlib.suppress(pa.ArrowInvalid):
+            column.validate(full=True)
+            columns.append(column)
+            continue
+        with reading(file):
+            if not _is_bytes(column.type):
+                column.validate(full=True)
+            columns.append(decode_texts(column.cast(pa.binary()))[0].cast(column.type))
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def decode_texts(values: pa.Array) -> tuple[pa.Array, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,6 +127,11 @@ def _from_manifest(folder: Path, manifest: dict[str, Any]) -> ShardSet:
         raise ValueError("fewer label counts than labels")
     if shard_set.fingerprint != compute_fingerprint(shard_set, manifest["vocabulary"]["sha256"]):
         raise ValueError("its content does not fit its fingerprint")
+    num_docs = shard_set.num_docs("train")
+    if not shard_set.label_counts.sum() == shard_set.length_counts.sum() == num_docs > 0:
+        raise ValueError("its counts do not add up")
+    if num_labels < 2 or not shard_set.label_counts.all():
+        raise ValueError("two classes or more must have documents")
     return shard_set
 
 
@@ -143,7 +149,7 @@ def _naturals(values: Any) -> np.ndarray:
 
 def _shard(fields: Mapping[str, Any]) -> Shard:
     shard = Shard(**fields)
-    if Path(shard.file).name != shard.file or "\\" in shard.file or shard.file in (".", ".."):
+    if Path(shard.file).name != shard.file or "\\" in shard.file or shard.file in ("", ".", ".."):
         raise ValueError(f"shard file {shard.file!r} is not a plain name")
     _naturals([shard.num_docs, shard.num_bytes])
     return shard
@@ -186,17 +192,24 @@ def read_batches(
             continue
         path = shard_set.folder / shard.file
         _verify(path, shard)
+        num_labels = len(shard_set.labels) + len(shard_set.unseen_labels)
         try:
-            yield from _read_shard(path, skip_docs, batch_docs)
-        except (pa.ArrowException, OSError) as error:
+            for texts, labels in _read_shard(path, shard.num_docs, skip_docs, batch_docs):
+                texts.validate(full=True)
+                if texts.null_count or labels.min() < 0 or labels.max() >= num_labels:
+                    raise ValueError("a document lacks a text or a label")
+                yield texts, labels
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {_AGAIN}") from error
         skip_docs = 0
 
 
 def _read_shard(
-    path: Path, skip_docs: int, batch_docs: int
+    path: Path, num_docs: int, skip_docs: int, batch_docs: int
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     with pq.ParquetFile(path) as file:
+        if file.metadata.num_rows != num_docs or not file.schema_arrow.equals(COLUMNS):
+            raise ValueError("it does not hold the documents of its manifest")
         first = 0
         while skip_docs >= file.metadata.row_group(first).num_rows:
             skip_docs -= file.metadata.row_group(first).num_rows
@@ -212,11 +225,14 @@ def _read_shard(
 
 def _check_size(path: Path, shard: Shard) -> None:
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        leads_out = path.resolve().parent != path.parent.resolve()
     except OSError as error:
         raise UserError(f"{path}: missing or unreadable ({error.strerror}); {_AGAIN}") from error
-    if size != shard.num_bytes:
-        raise UserError(f"{path}: has {size} bytes, not {shard.num_bytes}; {_AGAIN}")
+    if leads_out or not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path}: is no file of this folder, but leads out of it; copy it here")
+    if status.st_size != shard.num_bytes:
+        raise UserError(f"{path}: has {status.st_size} bytes, not {shard.num_bytes}; {_AGAIN}")
 
 
 def verify_part(shard_set: ShardSet, part: str) -> None:

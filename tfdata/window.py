@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +30,7 @@ from tfdata.id_writer import Piece
 from tfdata.shards import ShardSet, read_batches, verify_part
 
 _LEAST_FIRST_DOCS = 16_384  # of a window of the first epoch: less is a poor sample to shuffle
+_ENCODED_AHEAD = 8  # times as many: work for the cores while a window is cut into batches
 _ENCODE_DOCS = 8_192  # at a time: the more, the rarer is each distinct word among them
 
 
@@ -50,12 +50,6 @@ class Window:
     def lengths(self) -> np.ndarray:
         """int32[D], each 1 or more."""
         return np.diff(self.offsets).astype(np.int32)
-
-    @cached_property
-    def id_tensor(self) -> tf.Tensor:
-        """The ids in host memory; copied once, however many epochs take them."""
-        with tf.device("CPU"):
-            return tf.constant(self.ids)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -125,6 +119,11 @@ class WindowSource:
         self.residency = config.residency
         if config.residency == "auto":
             self.residency = choose_residency(shard_set, part, vocab_size)
+
+    @property
+    def has_cached_ids(self) -> bool:
+        """Whether the ids are on disk already."""
+        return self._cache is not None and self._cache.folder.exists()
 
     def start(self) -> None:
         """After a `stop`: somebody else wants the windows."""
@@ -216,7 +215,7 @@ class WindowSource:
         def encode(texts: pa.Array, labels: np.ndarray):
             with tf.device("CPU"):  # strings are there; the GPU has a step to do
                 ids, lengths = self._encode_texts(texts)
-            return ids.numpy().astype(self.id_type), lengths.numpy(), labels
+            return ids.astype(self.id_type), lengths, labels
 
         num_threads = os.cpu_count() or 1
         with ThreadPoolExecutor(num_threads, "encode") as pool:
@@ -226,7 +225,7 @@ class WindowSource:
                     if self._is_stopped.is_set():
                         raise Stopped
                     running.append(pool.submit(encode, *batch))
-                    if len(running) > num_threads:
+                    if len(running) > _ENCODED_AHEAD + num_threads:
                         yield running.popleft().result()
                 while running:
                     yield running.popleft().result()

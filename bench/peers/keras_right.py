@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.peers.corpus import MAX_LEN, VOCAB_SIZE, Split, read_split
 from bench.peers.flags import PeerFlags, Precision
-from bench.peers.keras_seed import describe_device, tokenize
+from bench.peers.keras_seed import describe_device, tokenize, warm_up
 from bench.peers.record import Record
 from shortline import import_tensorflow, parse_flags, run_command
 
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     num_steps = -(-len(x) // flags.batch_size)
     steps_per_execution = min(_MOST_STEPS_PER_CALL, num_steps)
     model = _build_model(split.num_classes, flags.learning_rate, steps_per_execution)
-    dataset = _build_dataset(inputs, split, flags)
+    dataset = build_dataset(inputs, split, flags.batch_size, flags.seed)
+    warm_up(model, lambda: model.fit(dataset.take(1), shuffle=False, verbose=0))
     record = Record(
         "keras-right", split, num_epochs=flags.epochs, batch_size=flags.batch_size,
         device=describe_device(),
@@ -72,22 +73,34 @@ def _find_last(ids: np.ndarray) -> np.ndarray:
     return np.maximum((ids != 0).sum(axis=1) - 1, 0).astype(np.int32)
 
 
-def _build_dataset(inputs: dict[str, np.ndarray], split: Split, flags: RightFlags) -> Any:
-    """Batches (inputs, labels, weights), every epoch in another order of all documents."""
+def build_dataset(inputs: dict[str, np.ndarray], split: Split, batch_size: int, seed: int) -> Any:
+    """Batches (inputs, labels, weights), every epoch in another order of all documents.
+
+    The order of an epoch is drawn at once, and a batch gathered at once: no element is handled by
+    itself.
+    """
     import tensorflow as tf
 
+    num_docs = len(split.train_labels)
+    num_steps = -(-num_docs // batch_size)
     with tf.device("CPU"):
         columns = {name: tf.constant(column) for name, column in inputs.items()}
         labels = tf.constant(split.train_labels)
         weights = tf.constant(split.class_weights[split.train_labels])
 
-    def gather(rows):
+    def gather(order, step):
+        rows = order[step * batch_size : (step + 1) * batch_size]
         batch = {name: tf.gather(column, rows) for name, column in columns.items()}
         return batch, tf.gather(labels, rows), tf.gather(weights, rows)
 
-    num_docs = len(split.train_labels)
-    rows = tf.data.Dataset.range(num_docs).shuffle(num_docs, seed=flags.seed)
-    return rows.batch(flags.batch_size).map(gather, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    def batches_of(epoch_seed):
+        order = tf.random.experimental.stateless_shuffle(tf.range(num_docs), epoch_seed)
+        steps = tf.data.Dataset.range(num_steps, output_type=tf.int32)
+        return steps.map(lambda step: gather(order, step), tf.data.AUTOTUNE)
+
+    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2).take(1)
+    batches = seeds.flat_map(batches_of).apply(tf.data.experimental.assert_cardinality(num_steps))
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def _build_model(num_classes: int, learning_rate: float, steps_per_execution: int) -> Any:

@@ -10,7 +10,7 @@ pads and truncates on the left, masks, and knows nothing of cuDNN; only its spar
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -43,6 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     x, x_valid = tokenize(split, padding="pre")
     weights = dict(enumerate(split.class_weights.tolist()))
     model = _build_model(keras, flags, split.num_classes)
+
+    def fit(num_docs: int) -> None:
+        model.fit(
+            x[:num_docs], split.train_labels[:num_docs],
+            batch_size=flags.batch_size, class_weight=weights, verbose=0,
+        )  # fmt: skip
+
+    model(x[:1])  # makes its weights
+    # a whole batch, and one as the last of an epoch: Keras compiles for shapes it does not know
+    warm_up(model, lambda: fit(flags.batch_size + len(x) % flags.batch_size))
     package = "keras" if flags.keras == "3" else "tf_keras"
     record = Record(
         f"keras {flags.keras}", split, num_epochs=flags.epochs, batch_size=flags.batch_size,
@@ -51,9 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     for _ in range(flags.epochs):
         started = time.perf_counter()
-        model.fit(
-            x, split.train_labels, batch_size=flags.batch_size, class_weight=weights, verbose=0
-        )
+        fit(len(x))
         seconds = time.perf_counter() - started
         predicted = model.predict(x_valid, batch_size=1024, verbose=0).argmax(axis=1)
         record.add_epoch(seconds, predicted)
@@ -75,6 +83,17 @@ def tokenize(split: Split, padding: Literal["pre", "post"]) -> tuple[np.ndarray,
         for texts in (split.train_texts, split.valid_texts)
     )
     return train, valid
+
+
+def warm_up(model: Any, fit: Callable[[], object]) -> None:
+    """Compiles a built model by a `fit` of a few steps, and puts all of its variables back."""
+    assert model.trainable_variables
+    model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [variable.numpy() for variable in variables]
+    fit()
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
 
 
 def describe_device() -> str:

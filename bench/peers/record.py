@@ -18,17 +18,18 @@ class Record:
     """Collects a peer's epochs in the schema that all peers share.
 
     peer, versions, device, num_train, num_valid, batch_size, startup_seconds (from the start of
-    the process to the first step), docs_per_s (without the first epoch, which compiles), trainings
-    (whether each of `epochs` is a training of its own, from scratch) and epochs: a list of epoch
-    (passes done), seconds (of the epoch), train_seconds (of all so far), both without validation,
-    and the validation part's accuracy and macro_f1.
+    the process to the first timed step; compiling is part of it), docs_per_s (without the first
+    epoch, as ours, which tokenises in it), trainings (whether each of `epochs` is a training of its
+    own, from scratch) and epochs: a list of epoch (passes done), seconds (of the epoch),
+    train_seconds (of all so far), both without validation, and the validation part's accuracy and
+    macro_f1.
     """
 
     def __init__(
         self, peer: str, split: Split, *, num_epochs: int, batch_size: int, device: str,
         versions: Mapping[str, str], trainings: bool = False,
     ):  # fmt: skip
-        """Make it just before the first step: that ends the start-up."""
+        """Make it just before the first timed step: that ends the start-up."""
         self._split, self._num_epochs = split, num_epochs
         self._facts = {
             "peer": peer,

@@ -12,6 +12,7 @@ Batches are not sorted by length: with 37 words in 40 columns on a CPU, sorting 
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,14 +34,14 @@ class TorchFlags(PeerFlags):
 
     precision: Precision = "float32"
     """mixed: autocast, and with float16 a scaled loss."""
-    threads: int | None = None
+    torch_threads: int | None = None
     """Of a CPU (default: PyTorch's own choice). They wait for each other in busy loops: where
     others use the machine, all of its cores can be slower than one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads {self.threads}: must be 1 or more")
+        if self.torch_threads is not None and self.torch_threads < 1:
+            raise ValueError(f"--torch-threads {self.torch_threads}: must be 1 or more")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Train the seed's network in PyTorch on a shard set.",
     )  # fmt: skip
     torch = import_peer("torch")
-    if flags.threads is not None:
-        torch.set_num_threads(flags.threads)
+    if flags.torch_threads is not None:
+        torch.set_num_threads(flags.torch_threads)
     torch.manual_seed(flags.seed)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
@@ -118,7 +119,10 @@ def _build_training(
     torch: Any, layers: Any, forward: Callable, train: Tokens, split: Split, flags: TorchFlags,
     device: Any,
 ) -> Callable[[], None]:  # fmt: skip
-    """`run()` trains on every document once, and waits for the device."""
+    """`run()` trains on every document once, and waits for the device.
+
+    Kernels are chosen and loaded at a first step, which is made here and undone.
+    """
     ids, last = _to_device(torch, train, device)
     labels = torch.from_numpy(split.train_labels.astype(np.int64)).to(device)
     weights = torch.from_numpy(split.class_weights).to(device)
@@ -128,19 +132,28 @@ def _build_training(
     scaler = torch.amp.GradScaler(device.type, enabled=flags.precision == "mixed_float16")
     cross_entropy = torch.nn.functional.cross_entropy
 
+    def train_on(rows: Any) -> None:
+        with _autocast(torch, flags.precision, device):
+            logits = forward(ids[rows], last[rows])
+        total = cross_entropy(logits.float(), labels[rows], weights, reduction="sum")
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(total / len(rows)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
     def run() -> None:
         layers.train()
         for rows in torch.randperm(len(labels), device=device).split(flags.batch_size):
-            with _autocast(torch, flags.precision, device):
-                logits = forward(ids[rows], last[rows])
-            total = cross_entropy(logits.float(), labels[rows], weights, reduction="sum")
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(total / len(rows)).backward()
-            scaler.step(optimizer)
-            scaler.update()
+            train_on(rows)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
+    parts = layers, optimizer, scaler
+    before = copy.deepcopy([part.state_dict() for part in parts])
+    with torch.random.fork_rng():
+        train_on(torch.arange(min(flags.batch_size, len(labels)), device=device))
+    for part, state in zip(parts, before, strict=True):
+        part.load_state_dict(state)
     return run
 
 

@@ -1,0 +1,275 @@
+"""A training put together: flags → data → network → feeds and compiled loops."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from model.batch_size import find_batch_size
+from model.checkpoint import CheckpointWriter
+from model.classifier import Classifier
+from model.devices import Devices
+from model.finish import build_predict_part
+from model.flags import Flags
+from model.losses import class_weights
+from model.lstm import count_blocks
+from model.made_up import make_batch, repeat_batches
+from model.network import build_network, settle_precision, settle_route
+from model.optimizer import Adam, is_lazy_faster
+from model.run import RunPaths, create_run, restore_last
+from model.startup import StartupClock, warm_up
+from model.state import State
+from model.step import ChunkMetrics, Predictions, build_train_chunk
+from shortline import UserError, flat_values
+from tfdata.config import BASE_BATCH_SIZE
+from tfdata.device_feed import DeviceFeed, build_feed
+from tfdata.encode import Encoder
+from tfdata.generated import generate_cached
+from tfdata.ingest import ingest_cached
+from tfdata.pipeline import Batch, BatchFeed
+from tfdata.plan import Buckets, choose_buckets, count_steps
+from tfdata.shards import ShardSet, is_shard_set, open_shards
+from tfdata.vocab import Vocabulary
+from tfdata.window import WindowSource
+
+TrainChunk = Callable[[int, int], ChunkMetrics]
+
+
+@dataclass
+class Trainer:
+    """What the loop works with."""
+
+    flags: Flags
+    paths: RunPaths
+    fingerprint: str
+    classifier: Classifier
+    optimizer: Adam
+    encoder: Encoder
+    variables: dict[str, tf.Variable]
+    checkpoints: CheckpointWriter
+    feed: BatchFeed | DeviceFeed
+    train_chunk: TrainChunk
+    predict_valid: Callable[[], Predictions] | None
+    docs_per_epoch: int
+    num_epochs: int
+    label_counts: np.ndarray
+    facts: dict[str, Any]
+    """Route, precision and the like, for summary.json."""
+
+
+class TrainInput(NamedTuple):
+    """The training part: what encodes it, its windows, and the batches they are to make."""
+
+    vocabulary: Vocabulary
+    encoder: Encoder
+    source: WindowSource
+    buckets: Buckets
+    epoch_steps: list[int]
+    """Batches of each epoch."""
+
+
+def open_data(flags: Flags) -> ShardSet:
+    """The shard set: as given, or ingested into the cache, or generated and ingested."""
+    inputs = [Path(name) for name in flags.data]
+    if len(inputs) == 1 and is_shard_set(inputs[0]):
+        return open_shards(inputs[0])
+    # what only encoding needs is not part of the cache's key
+    counted = dataclasses.replace(flags.tokenizer, max_len=None, truncate="right", unknown="map")
+    return ingest_cached(inputs or [generate_cached(flags.docs)], flags.ingest, counted)
+
+
+def open_input(flags: Flags, shard_set: ShardSet) -> TrainInput:
+    """Args:
+    flags: as `settle` filled them in.
+    """
+    max_len, num_epochs = flags.tokenizer.max_len, flags.train.epochs
+    assert max_len is not None
+    assert num_epochs is not None
+    vocabulary = Vocabulary.build(shard_set.words, flags.tokenizer)
+    encoder = Encoder(flags.tokenizer, vocabulary, max_len)
+    source = WindowSource(
+        shard_set, "train", encoder,
+        vocab_size=len(vocabulary), config=flags.pipeline, shuffle_seed=flags.train.seed,
+    )  # fmt: skip
+    buckets = choose_buckets(shard_set.length_counts, max_len, flags.pipeline)
+    epoch_steps = [
+        count_steps(shard_set.length_counts, buckets, source.docs_of_windows(epoch))
+        for epoch in range(num_epochs)
+    ]
+    return TrainInput(vocabulary, encoder, source, buckets, epoch_steps)
+
+
+def settle_batch_size(flags: Flags, shard_set: ShardSet, devices: Devices) -> Flags:
+    """`--batch-size auto` as a number, and its learning rate, by steps of a network of its own."""
+    assert flags.tokenizer.max_len is not None  # `settle` filled it in
+
+    def build_probe() -> tuple[Classifier, Adam]:
+        vocabulary = Vocabulary.build(shard_set.words, flags.tokenizer)
+        with contextlib.redirect_stdout(None):  # the run's own network will say the same
+            return choose_network(flags, shard_set, devices, vocabulary, num_steps=1_000)
+
+    size, learning_rate = find_batch_size(
+        flags.model, flags.train, build_probe, Batch,
+        base=BASE_BATCH_SIZE, num_train=shard_set.num_docs("train"),
+        num_tokens=flags.tokenizer.max_len, gpu_bytes=devices.memory_bytes or 0,
+        has_gpu=devices.has_gpu,
+    )  # fmt: skip
+    pipeline = dataclasses.replace(flags.pipeline, batch_size=size)
+    try:
+        training = dataclasses.replace(flags.train, learning_rate=learning_rate)
+    except ValueError as error:  # it was near the bound before it was scaled
+        raise UserError(f"{error}; it was scaled by --batch-size auto") from error
+    return dataclasses.replace(flags, pipeline=pipeline, train=training)
+
+
+def build_trainer(
+    flags: Flags, shard_set: ShardSet, devices: Devices, state: State, clock: StartupClock
+) -> Trainer:
+    """Network, optimizer, feeds and compiled loops; a resumed run's checkpoint is restored."""
+    config, strategy = flags.train, devices.strategy
+    data = open_input(flags, shard_set)
+    classifier, optimizer = choose_network(
+        flags, shard_set, devices, data.vocabulary, sum(data.epoch_steps)
+    )
+    announce(flags, shard_set, data)
+    variables = classifier.weights_by_name | optimizer.state_by_name
+    paths = open_folder(flags, shard_set, data.vocabulary, variables, state)
+    weights = class_weights(shard_set.label_counts, config.class_weights, config.normalize_weights)
+    feed = build_feed(
+        data.source, data.buckets, seed=config.seed, class_weights=weights, strategy=strategy,
+        start=(state.epoch, state.window, state.batch),
+    )  # fmt: skip
+    clock.lap("network")
+    build_chunk = prepare_steps(flags, devices, data, classifier, optimizer, state.step)
+    train_chunk = build_chunk(feed.iterator)
+    train_chunk(state.step, 0)  # the graph is made ready to run when it is first called
+    predict_valid = None
+    if shard_set.num_docs("valid"):
+        predict_valid = build_predict_part(
+            classifier, data.encoder, shard_set, "valid", flags.pipeline
+        )
+    clock.lap("graphs")
+    if devices.has_gpu:
+        # in `stream` an evaluation may take minutes; the first after an epoch is warm-up enough
+        predict = predict_valid if data.source.residency != "stream" else None
+        warm_up_shapes(build_chunk, classifier, data.buckets, variables, predict)
+        clock.lap("warm-up")
+    facts = collect_facts(flags, shard_set, devices, classifier, data)
+    return Trainer(
+        flags, paths, shard_set.fingerprint, classifier, optimizer, data.encoder, variables,
+        CheckpointWriter(), feed, train_chunk, predict_valid, data.source.num_docs,
+        len(data.epoch_steps), shard_set.label_counts, facts,
+    )  # fmt: skip
+
+
+def choose_network(
+    flags: Flags, shard_set: ShardSet, devices: Devices, vocabulary: Vocabulary, num_steps: int
+) -> tuple[Classifier, Adam]:
+    """`build_network` for this data on these devices; tells which route it takes, and why."""
+    route, why = settle_route(flags.model, devices.has_gpu)
+    precision = settle_precision(flags.model)
+    print(f"training on {devices.description} in {precision}; LSTM route {route}: {why}")
+    return build_network(
+        flags.model, flags.train, route, precision, vocab_size=len(vocabulary),
+        num_classes=len(shard_set.labels), unknown_id=vocabulary.unknown_id, num_steps=num_steps,
+    )  # fmt: skip
+
+
+def announce(flags: Flags, shard_set: ShardSet, data: TrainInput) -> None:
+    """Tells what there is to train on, and in which batches."""
+    source, buckets = data.source, data.buckets
+    print(
+        f"{source.num_docs:,} documents, {len(shard_set.labels):,} classes, "
+        f"{len(data.vocabulary):,} token ids, {source.residency} residency, "
+        f"{describe_ids(flags, data)}; {data.epoch_steps[-1]:,} batches an epoch of "
+        f"{max(buckets.sizes):,} documents, padded to {', '.join(map(str, buckets.widths))}"
+    )
+
+
+def describe_ids(flags: Flags, data: TrainInput) -> str:
+    """When the texts become token ids, in words."""
+    if data.source.has_cached_ids:
+        return "token ids cached"
+    if data.source.residency == "stream" and not flags.pipeline.id_cache:
+        return "tokenising in every epoch"
+    return "tokenising in the first epoch"
+
+
+def open_folder(
+    flags: Flags, shard_set: ShardSet, vocabulary: Vocabulary,
+    variables: dict[str, tf.Variable], state: State,
+) -> RunPaths:  # fmt: skip
+    """The run's folder: a new one, or a resumed one, from which variables and state are set."""
+    assert flags.out is not None  # `settle` filled it in
+    if flags.resume is None:
+        return create_run(Path(flags.out), flat_values(flags), shard_set.labels, vocabulary)
+    paths = RunPaths(Path(flags.out))
+    if paths.last.exists():  # a run that was stopped before its first checkpoint begins again
+        vars(state).update(restore_last(paths, variables, shard_set.fingerprint))
+        where = f"epoch {state.epoch + 1}, step {state.step}"
+        print(f"going on from the last checkpoint: {'it had finished' if state.is_done else where}")
+    return paths
+
+
+def prepare_steps(
+    flags: Flags, devices: Devices, data: TrainInput, classifier: Classifier, optimizer: Adam,
+    step: int,
+) -> Callable[[Any], TrainChunk]:  # fmt: skip
+    """`build_train_chunk` of an iterator of batches, with kernels and optimizer as fit this input.
+
+    Args:
+      step: that training goes on from.
+    """
+    buckets, config = data.buckets, flags.train
+    if classifier.route == "cudnn" and flags.model.route == "auto":
+        shapes = list(zip(buckets.sizes, buckets.widths, strict=True))
+        print(f"LSTM route {classifier.choose_kernel(shapes)}")
+    most_tokens = max(map(operator.mul, buckets.sizes, buckets.widths))
+    is_lazy = not devices.has_gpu and is_lazy_faster(most_tokens, classifier.vocab_size)
+    optimizer.begin(step, is_lazy)
+    num_rows = min(buckets.sizes) // devices.strategy.num_replicas_in_sync
+    return functools.partial(
+        build_train_chunk, classifier, optimizer, seed=config.seed,
+        label_smoothing=config.label_smoothing, num_blocks=count_blocks(classifier.route, num_rows),
+    )  # fmt: skip
+
+
+def warm_up_shapes(
+    build_chunk: Callable[[Any], TrainChunk], classifier: Classifier, buckets: Buckets,
+    variables: dict[str, tf.Variable], predict: Callable[[], Predictions] | None,
+) -> None:  # fmt: skip
+    """One step on a made-up batch of each bucket, and `predict`; the variables stay as they are."""
+    num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    batches = [
+        make_batch(
+            Batch, -(-size // num_replicas), width,
+            vocab_size=classifier.vocab_size, num_classes=classifier.num_classes,
+        )
+        for size, width in zip(buckets.sizes, buckets.widths, strict=True)
+    ]  # fmt: skip
+    train_chunk = build_chunk(repeat_batches(batches, copies=num_replicas))
+    warm_up(variables, train_chunk, len(batches), predict)
+
+
+def collect_facts(
+    flags: Flags, shard_set: ShardSet, devices: Devices, classifier: Classifier, data: TrainInput
+) -> dict[str, Any]:
+    """What summary.json says of data, network and devices."""
+    return {
+        "num_train": data.source.num_docs, "num_valid": shard_set.num_docs("valid"),
+        "num_classes": len(shard_set.labels), "route": classifier.route,
+        "precision": classifier.dtype_policy.name, "device": devices.description,
+        "num_replicas": devices.strategy.num_replicas_in_sync,
+        "residency": data.source.residency, "seed": flags.train.seed, "preset": flags.preset,
+        "class_weights": flags.train.class_weights, "label_smoothing": flags.train.label_smoothing,
+        "bucket_widths": data.buckets.widths, "batch_sizes": data.buckets.sizes,
+    }  # fmt: skip

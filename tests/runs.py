@@ -1,0 +1,26 @@
+"""What the tests of whole trainings share: flags of a small one, and its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+SMALL = [
+    "--embedding-dim=8", "--hidden=8", "--batch-size=64", "--epochs=2", "--steps-per-call=5",
+    "--learning-rate=0.02",
+]  # fmt: skip
+
+
+def arrays_of(run: Path) -> dict[str, np.ndarray]:
+    """All that the last checkpoint holds, but for the state."""
+    with np.load(run / "checkpoints" / "last.npz") as archive:
+        return {name: archive[name] for name in archive.files if name != "state.json"}
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Bitwise, the optimizer's state included."""
+    ours, theirs = arrays_of(a), arrays_of(b)
+    return ours.keys() == theirs.keys() and all(
+        np.array_equal(ours[name], theirs[name]) for name in ours
+    )

@@ -1,0 +1,92 @@
+"""Flags, presets and files of flags: which wins, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+import train
+from model.flags import read_flags, settle
+from shortline import UserError, flat_values
+
+
+def test_presets_yaml_and_flags_win_in_this_order(tmp_path):
+    (tmp_path / "c.yaml").write_text("hidden: 24\nepochs: 7\nbidirectional: true\ndata: [a, b]\n")
+    flags = read_flags(["--preset=seed", f"--config={tmp_path / 'c.yaml'}", "--epochs", "3"])
+    assert (flags.model.hidden, flags.train.epochs, flags.model.bidirectional) == (24, 3, True)
+    assert flags.model.num_layers == 2  # the preset's
+    assert flags.data == ("a", "b")
+    assert flags.train.clip_norm is None
+
+
+def test_the_written_config_gives_the_same_settings(straight):
+    written = yaml.safe_load((straight / "config.yaml").read_text())
+    flags = flat_values(read_flags(["--config", str(straight / "config.yaml")]))
+    assert {**flags, "config": None} == written
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--max-len=0"], "--max-len 0"),
+        (["--batch-size=-3"], "--batch-size -3"),
+        (["--epochs", "x"], "--epochs"),
+        (["--preset", "sed"], "--preset sed.*default, seed"),
+        (["--no-such"], "--no-such"),
+        (["--data", "no.csv"], r"no\.csv"),
+        (["--gpus", "3"], "--gpus 3: asks for 3 GPUs, and TensorFlow sees no GPU"),
+        (["--gpus", "x"], "--gpus x"),
+        (["--gpus", "0"], "--gpus 0: say none"),
+        (
+            ["--route", "cudnn", "--gpus", "none", "--data", "no.csv"],
+            "--route cudnn: does not run without a GPU in float32; choose auto, block or keras",
+        ),
+        (["--valid", "1.5"], "--valid 1.5"),
+        (["--config", "no.yaml"], r"no\.yaml"),
+        (["--resume", "no-run"], "--resume no-run"),
+    ],
+)
+def test_wrong_flags_are_named(argv, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        train.main(argv if "--data" in argv else [*argv, "--docs=1000"])
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+def test_a_misspelt_key_of_a_yaml_file_is_named(tmp_path):
+    (tmp_path / "c.yaml").write_text("max_lne: 30\n")
+    with pytest.raises(UserError, match=r"c\.yaml: unknown key `max_lne`; did you mean `max_len`"):
+        train.main(["--config", str(tmp_path / "c.yaml")])
+    (tmp_path / "c.yaml").write_text("epochs: many\n")
+    with pytest.raises(UserError, match="--epochs"):
+        train.main(["--config", str(tmp_path / "c.yaml")])
+
+
+def test_a_folder_with_another_run_is_left_alone(straight, small_shards):
+    before = sorted(straight.rglob("*"))
+    with pytest.raises(UserError, match="holds another run"):
+        train.main(["--data", str(small_shards.folder), "--out", str(straight)])
+    assert sorted(straight.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "device_bytes", "settled", "note"),
+    [
+        ("auto", 0, "host", ""),
+        ("auto", 2**34, "device", ""),
+        ("auto", 2**10, "host", ""),
+        ("auto", None, "host", "NVML does not tell the GPU's memory"),
+        ("device", 0, "device", "--residency device without a GPU: the token ids are in main"),
+        ("device", None, "device", ""),
+        ("stream", None, "stream", ""),
+    ],
+)
+def test_what_becomes_of_the_residency_is_said(
+    small_shards, capsys, asked, device_bytes, settled, note
+):
+    flags = settle(read_flags([f"--residency={asked}"]), small_shards, device_bytes)
+    assert flags.pipeline.residency == settled
+    printed = capsys.readouterr().out
+    assert note in printed
+    assert bool(printed) == bool(note)

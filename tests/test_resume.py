@@ -1,0 +1,178 @@
+"""A run that was stopped goes on as if nothing had been, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import train
+from shortline import UserError
+from tests.runs import SMALL, arrays_of, same_weights
+from tfdata.synthetic import write_corpus
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("residency", ["host", "stream"])
+@pytest.mark.parametrize("stop_after", [1, 4, 6])
+def test_stopped_anywhere_and_resumed_is_the_straight_run(
+    small_shards, tmp_path, monkeypatch, residency, stop_after
+):
+    """The signal comes after that many chunks, in this process, so that the place is exact."""
+    flags = [*SMALL, f"--residency={residency}", "--window-docs=500"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
+    run_chunk, calls = train.run_chunk, []
+
+    def run_and_stop(*args):
+        num_steps = run_chunk(*args)
+        calls.append(num_steps)
+        if len(calls) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return num_steps
+
+    monkeypatch.setattr(train, "run_chunk", run_and_stop)
+    assert train.main(["--data", str(small_shards.folder), "--out", str(out), *flags]) == 75
+    monkeypatch.setattr(train, "run_chunk", run_chunk)
+    assert not (out / "summary.json").exists()
+    assert train.main(["--resume", str(out)]) == 0
+    assert same_weights(out, whole)
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    ours, theirs = (json.loads((run / "summary.json").read_text()) for run in (out, whole))
+    assert ours["accuracy"] == theirs["accuracy"]
+
+
+def test_a_lazy_embedding_resumes_bitwise_and_is_caught_up_where_it_is_used(
+    small_shards, tmp_path, monkeypatch
+):
+    """Batches small enough for it: fewer tokens than words."""
+    flags = [*SMALL, "--batch-size=16", "--gpus=none"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
+    with np.load(whole / "checkpoints" / "best.npz") as archive:
+        steps = archive["adam_steps_of_rows"]
+        best_step = json.loads(archive["state.json"].tobytes())["step"]
+    assert (steps == best_step).all()
+    run_chunk, behind = train.run_chunk, []
+
+    def run_and_stop(trainer, state, *args):
+        done = run_chunk(trainer, state, *args)
+        if not behind:
+            assert trainer.optimizer.is_lazy
+            reached = trainer.variables["adam_steps_of_rows"].numpy()
+            behind.append(np.count_nonzero(reached < state.step))
+            os.kill(os.getpid(), signal.SIGTERM)
+        return done
+
+    monkeypatch.setattr(train, "run_chunk", run_and_stop)
+    assert train.main(["--data", str(small_shards.folder), "--out", str(out), *flags]) == 75
+    assert behind[0] > 0
+    assert train.main(["--resume", str(out)]) == 0
+    assert same_weights(out, whole)
+
+
+def test_a_run_resumed_on_more_replicas_is_the_straight_run(small_shards, tmp_path, monkeypatch):
+    """With a batch that two cannot share evenly: no document lost, none doubled."""
+    flags = [*SMALL, "--batch-size=65", "--gpus=none"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
+    run_chunk, docs = train.run_chunk, []
+
+    def run_and_stop(trainer, state, *args):
+        done = run_chunk(trainer, state, *args)
+        if not docs:
+            os.kill(os.getpid(), signal.SIGTERM)
+        docs.append(state.num_docs)
+        return done
+
+    monkeypatch.setattr(train, "run_chunk", run_and_stop)
+    shards = str(small_shards.folder)
+    args = ["--data", shards, "--out", str(out), *flags, "--cpu-replicas=2"]
+    assert train.main(args) == 75
+    assert train.main(["--resume", str(out), "--cpu-replicas=1"]) == 0
+    assert max(docs) == small_shards.num_docs("train")
+    ours, theirs = arrays_of(out), arrays_of(whole)
+    for name in theirs:
+        if not name.startswith("adam"):
+            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-3, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes_to_the_same_weights(small_shards, straight, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "train.py"]
+    args = ["--data", str(small_shards.folder), "--out", str(out), *SMALL, "--gpus=none"]
+    process = subprocess.Popen([*command, *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/2"):
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = process.stdout.read()
+    assert process.wait(60) == 75, rest
+    assert "--resume" in rest
+    done = subprocess.run([*command, "--resume", str(out)], cwd=ROOT, check=False, text=True,
+                          capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["run"] == str(out)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["accuracy"] == json.loads((straight / "summary.json").read_text())["accuracy"]
+
+
+def test_resume_refuses_other_settings_and_other_data(straight, tmp_path):
+    with pytest.raises(UserError, match=r"--hidden 9: the run was started with 8"):
+        train.main(["--resume", str(straight), "--hidden", "9"])
+    copy = tmp_path / "copy"
+    shutil.copytree(straight, copy)
+    write_corpus(tmp_path / "other.parquet", 1_500, num_classes=12, seed=5)
+    settings = yaml.safe_load((copy / "config.yaml").read_text())
+    settings["data"] = [str(tmp_path / "other.parquet")]
+    (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match="the data is not what the run was started with"):
+        train.main(["--resume", str(copy)])
+
+
+def test_a_finished_run_resumed_is_finished_again(straight, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(straight, copy)
+    shutil.rmtree(copy / "export")
+    (copy / "summary.json").unlink()
+    assert train.main(["--resume", str(copy)]) == 0
+    assert (copy / "summary.json").exists()
+    assert same_weights(copy, straight)
+
+
+@pytest.mark.parametrize("batch_size", [64, 16])  # dense; lazy, and caught up at an epoch's end
+def test_a_checkpoint_of_before_lazy_rows_goes_on_as_it_would_have(
+    small_shards, tmp_path, monkeypatch, batch_size
+):
+    flags = [*SMALL, f"--batch-size={batch_size}", "--gpus=none"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
+    end_epoch = train.end_epoch
+
+    def end_and_stop(*args):
+        end_epoch(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train, "end_epoch", end_and_stop)
+    assert train.main(["--data", str(small_shards.folder), "--out", str(out), *flags]) == 75
+    monkeypatch.setattr(train, "end_epoch", end_epoch)
+    last = out / "checkpoints" / "last.npz"
+    with np.load(last) as archive:
+        older = {name: archive[name] for name in archive.files if name != "adam_steps_of_rows"}
+        assert len(older) < len(archive.files)
+    np.savez(last, **older)
+    assert train.main(["--resume", str(out)]) == 0
+    assert same_weights(out, whole)
