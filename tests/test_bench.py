@@ -194,7 +194,7 @@ def test_resident_batches_are_like_those_of_the_feed(small_shards):
     assert epoch.num_docs == 2 * small_shards.num_docs("train")
     mix = feed.read_mix()
     resident = repeat_batches(mix)
-    assert resident.element_spec == feed.iterator.element_spec
+    assert resident.element_spec == feed._feed.as_dataset().element_spec
     for batch, again in zip(mix + mix, resident, strict=False):
         for wanted, got in zip(batch, again, strict=True):
             np.testing.assert_array_equal(wanted, got)

@@ -154,6 +154,17 @@ def test_replicas_share_each_global_batch(small_shards, name, num_replicas):
         assert float(ours.scale) / len(ours.labels) == pytest.approx(theirs.scale / num_rows)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_dataset_has_the_same_batches(small_shards, name):
+    expected = _take(_feed(small_shards, CONFIGS[name]))
+    feed = _feed(small_shards, CONFIGS[name])
+    batches = feed.as_dataset().take(len(expected)).as_numpy_iterator()
+    for batch, (_, other) in zip(batches, expected, strict=True):
+        for ours, theirs in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    feed.close()
+
+
 def test_fillers_weigh_nothing_and_the_rest_makes_up(small_shards):
     weights = np.linspace(1, 2, len(small_shards.labels)).astype(np.float32)
     batches = _take(_feed(small_shards, CONFIGS["host"], weights=weights))

@@ -30,8 +30,9 @@ from tfdata.id_writer import Piece
 from tfdata.shards import ShardSet, read_batches, verify_part
 
 _LEAST_FIRST_DOCS = 16_384  # of a window of the first epoch: less is a poor sample to shuffle
-_ENCODED_AHEAD = 8  # times as many: work for the cores while a window is cut into batches
-_ENCODE_DOCS = 8_192  # at a time: the more, the rarer is each distinct word among them
+_ENCODED_AHEAD = 4  # times as many: work for the cores while a window is cut into batches
+# encoded at a time: the more, the rarer is each distinct word among them
+_ENCODE_DOCS, _ENCODE_TOKENS = 16_384, 2**20
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,10 @@ class WindowSource:
 
     def _encode(self, order: list[int] | None, skip_docs: int) -> Iterator[Piece]:
         """Tokenises record batches on all cores, in order: ids[n], lengths[d], labels[d]."""
+        most_docs = max(1, int(_ENCODE_TOKENS / _mean_length(self._shard_set)))
         batches = read_batches(
             self._shard_set, self._part, shard_order=order, skip_docs=skip_docs,
-            batch_docs=_ENCODE_DOCS,
+            batch_docs=min(_ENCODE_DOCS, most_docs),
         )  # fmt: skip
 
         def encode(texts: pa.Array, labels: np.ndarray):
@@ -217,7 +219,7 @@ class WindowSource:
                 ids, lengths = self._encode_texts(texts)
             return ids.astype(self.id_type), lengths, labels
 
-        num_threads = os.cpu_count() or 1
+        num_threads = (os.cpu_count() or 1) + 1  # one may wait for Python
         with ThreadPoolExecutor(num_threads, "encode") as pool:
             running: deque[Future] = deque()
             try:
@@ -252,10 +254,14 @@ def choose_residency(
 
 def _estimate_bytes(shard_set: ShardSet, part: str, vocab_size: int) -> int:
     """Of ids, offsets and labels, if texts are as long as those of the training part."""
-    counts = np.asarray(shard_set.length_counts)
-    mean_length = float(counts @ np.arange(len(counts))) / max(1, counts.sum())
     id_bytes = 2 if vocab_size <= 2**16 else 4
-    return round(shard_set.num_docs(part) * (mean_length * id_bytes + 12))
+    return round(shard_set.num_docs(part) * (_mean_length(shard_set) * id_bytes + 12))
+
+
+def _mean_length(shard_set: ShardSet) -> float:
+    """Tokens of a text of the training part; 1 or more."""
+    counts = np.asarray(shard_set.length_counts)
+    return max(1.0, float(counts @ np.arange(len(counts))) / max(1, counts.sum()))
 
 
 def _available_bytes() -> int:
