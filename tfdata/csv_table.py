@@ -24,7 +24,7 @@ _SKIP_MEND = "mend the row (train.py and tfdata.ingest skip such rows with --ski
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
 _MOST_IDLE_SECONDS = 1.0
-_INVALID = "\ufdd0"  # a noncharacter, which no text may hold
+_INVALID, _REPLACED = "\ufdd0", "\ufffd"  # the first is a noncharacter: no text may hold it
 
 csv.field_size_limit(MAX_ROW_BYTES)  # of the header and the first row; else 128 KiB
 codecs.register_error("shortline_invalid", lambda error: (_INVALID, error.end))
@@ -209,7 +209,7 @@ class _Reader:
             return UserError(
                 f"{where} has {self._fault.actual_columns} columns, not the "
                 f"{self._fault.expected_columns} of the header: "
-                f"{printable(self._fault.text, 60)}; {_SKIP_MEND}"
+                f"{printable(self._fault.text.replace(_INVALID, _REPLACED), 60)}; {_SKIP_MEND}"
             )
         if "straddl" in str(error):
             return UserError(

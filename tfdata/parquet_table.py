@@ -87,15 +87,15 @@ def _read_batches(
         if columns is not None:
             _check_lengths(path, batch, row)
         row += batch.num_rows
-        most = MAX_GROUP_BYTES * (1 + int(np.searchsorted(group_ends, row)))
-        for piece, num_bytes in _cut(batch):
+        sizes = _row_bytes(batch)
+        unpacked += int(sizes.sum())
+        if unpacked > MAX_GROUP_BYTES * (1 + int(np.searchsorted(group_ends, row))):
+            raise UserError(
+                f"{path}: a row group unpacks to more than {MAX_GROUP_BYTES >> 30} GiB up to row "
+                f"{row}; if that is meant, write it with smaller row groups"
+            )
+        for piece in _cut(batch, sizes):
             arrays = [_decode(a, f.type) for a, f in zip(piece.columns, fields, strict=True)]
-            unpacked += num_bytes
-            if unpacked > most:
-                raise UserError(
-                    f"{path}: a row group unpacks to more than {MAX_GROUP_BYTES >> 30} GiB up to "
-                    f"row {row}; if that is meant, write it with smaller row groups"
-                )
             yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
@@ -147,14 +147,17 @@ def _lengths(column: pa.Array) -> np.ndarray | None:
     return lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _cut(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Slices whose texts take some 64 MiB decoded, or that are one row; and what they take."""
+def _row_bytes(batch: pa.RecordBatch) -> np.ndarray:
+    """int64[n]: what the texts of each row take when decoded."""
     lengths = [known for column in batch.columns if (known := _lengths(column)) is not None]
-    ends = np.cumsum(sum(lengths, np.zeros(batch.num_rows, np.int64)))
-    bounds = np.flatnonzero(np.diff(ends // _PIECE_BYTES, prepend=-1, append=-1))
-    for start, stop in itertools.pairwise(bounds):
-        before = ends[start - 1] if start else 0
-        yield batch.slice(start, stop - start), int(ends[stop - 1] - before)
+    return sum(lengths, np.zeros(batch.num_rows, np.int64))
+
+
+def _cut(batch: pa.RecordBatch, sizes: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """Slices that take some 64 MiB, or are one row."""
+    piece = np.cumsum(sizes) // _PIECE_BYTES
+    for start, stop in itertools.pairwise(np.flatnonzero(np.diff(piece, prepend=-1, append=-1))):
+        yield batch.slice(start, stop - start)
 
 
 def _decode(column: pa.Array, kind: pa.DataType) -> pa.Array:
