@@ -134,6 +134,15 @@ def write_whole(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[An
         raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder outlast a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def umask() -> int:
     """The process's file mode mask, as it was when it started."""
     return _UMASK
@@ -223,7 +232,7 @@ def _yaml_arguments(argv: list[str], fields: Mapping[str, Any]) -> list[str]:
             settings = yaml.safe_load(file) or {}
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"--config {path}: not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--config {path}: must hold `flag: value` lines")

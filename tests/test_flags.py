@@ -90,3 +90,10 @@ def test_what_becomes_of_the_residency_is_said(
     printed = capsys.readouterr().out
     assert note in printed
     assert bool(printed) == bool(note)
+
+
+def test_yaml_nested_too_deep_is_an_error_of_one_line(tmp_path):
+    path = tmp_path / "deep.yaml"
+    path.write_text("a: " + "[" * 100_000)
+    with pytest.raises(UserError, match=r"deep\.yaml: not valid YAML"):
+        read_flags(["--config", str(path)])
