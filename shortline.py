@@ -65,6 +65,7 @@ _ERRNO_MENDS = {
     errno.ENOSPC: "; free some space, or choose other folders by --out and $SHORTLINE_CACHE",
     errno.EDQUOT: "; free some space, or choose other folders by --out and $SHORTLINE_CACHE",
     errno.EACCES: "; choose a place that you may read and write",
+    errno.EIO: "; the disk, or the network to it, failed: copy the file elsewhere, or try again",
 }
 _USER_ERRNOS = {*_ERRNO_MENDS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS, errno.EEXIST}
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from model.cluster import Cluster, find_cluster
 from model.flags import read_flags, settle
 from model.startup import StartupClock
 from model.state import State
@@ -24,7 +28,10 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answere
     from model.build import Trainer
     from model.devices import Devices, GpuMonitor
     from model.events import MetricsLog
+    from model.flags import Flags
+    from model.lifeline import Lifeline
     from model.progress import TrainProgress
+    from model.step import ChunkMetrics
     from tfdata.shards import ShardSet
 
 SHOWN_SCORES = ("loss", "accuracy", "macro_f1", "weighted_f1")
@@ -34,45 +41,120 @@ _CHUNK_SECONDS = 1.0  # a signal is answered, and the display moves, about this 
 def main(argv: Sequence[str] | None = None) -> int:
     clock = StartupClock(from_process=argv is None)
     flags = read_flags(argv)
+    cluster = find_cluster()
     import_tensorflow()
-    from model.build import build_trainer, open_data, settle_batch_size
+    from model.checkpoint import find_versions
+    from model.failures import tell_memory
+    from model.run import RunPaths
+    from tfdata.lock import own_temporary
+
+    with tell_memory(), own_temporary():
+        try:
+            if cluster is None:
+                return train(flags, clock)
+            return train_as_worker(flags, clock, cluster)
+        except KeyboardInterrupt:  # a resumed run that had not come to its training again
+            if flags.resume is None or not find_versions(RunPaths(Path(flags.resume)).last):
+                raise
+            return stop(flags.resume)
+
+
+def train_as_worker(flags: Flags, clock: StartupClock, cluster: Cluster) -> int:
+    """`train` together with other machines; of the workers, number 0 is the one that speaks."""
+    from model.devices import count_gpus
+    from model.lifeline import Lifeline
+
+    if flags.pipeline.batch_size == "auto":
+        raise UserError("--batch-size auto: only on a single machine; name a number")
+    with contextlib.ExitStack() as held:
+        if cluster.index:
+            silence = held.enter_context(open(os.devnull, "w"))
+            held.enter_context(contextlib.redirect_stdout(silence))
+        num_gpus = count_gpus(flags.gpus)
+        lifeline = held.enter_context(Lifeline(cluster, num_gpus, flags.wait_minutes * 60))
+        try:
+            return train(flags, clock, lifeline)
+        except UserError as error:
+            raise UserError(f"worker {cluster.index}: {error}") from error
+
+
+def train(flags: Flags, clock: StartupClock, lifeline: Lifeline | None = None) -> int:
+    """All of it, from the data to the report; the exit code."""
+    from model.agreement import agree
+    from model.build import open_data
     from model.devices import choose_devices
-    from model.network import settle_route
-    from model.run import check_free
+    from model.network import make_deterministic, settle_route
+    from model.run import check_free, hold_run
+    from model.workers import Workers
 
     clock.lap("imports")
-    if flags.resume is None and flags.out is not None:
+    is_chief = lifeline is None or lifeline.cluster.index == 0
+    if is_chief and flags.resume is None and flags.out is not None:
         check_free(Path(flags.out))  # before the data is read, not after
-    devices = choose_devices(flags.gpus, flags.cpu_replicas)
+    devices = choose_devices(flags.gpus, flags.cpu_replicas, lifeline)
     if flags.gpus == "all" and not devices.has_gpu:
         print("no GPU found (TF_CPP_MIN_LOG_LEVEL=0 shows why): training on the CPU")
+    if flags.deterministic:
+        make_deterministic(devices.has_gpu)
     settle_route(flags.model, devices.has_gpu)  # before the data is read, likewise
     clock.lap("devices")
-    shard_set = open_data(flags)
-    flags = settle(flags, shard_set, devices.memory_bytes)
-    clock.lap("data")
-    state = State()
-    with devices.strategy.scope():
-        if flags.pipeline.batch_size == "auto":  # a resumed run goes on with what was settled
-            flags = settle_batch_size(flags, shard_set, devices)
-            clock.lap("batch size")
-        trainer = build_trainer(flags, shard_set, devices, state, clock)
-        try:
-            run_epochs(trainer, state, devices, clock)
-            if state.is_done:
-                finish(trainer, state, shard_set)
-                return 0
-        except KeyboardInterrupt:
-            if not state.is_done:
-                raise
-        except (UserError, OSError):
-            if flags.resume is None and not trainer.paths.last.exists():
-                shutil.rmtree(trainer.paths.folder)  # nothing in it is of use
+    with contextlib.ExitStack() as held:
+        if is_chief and flags.resume is not None:
+            held.enter_context(hold_run(Path(flags.resume)))
+        shard_set = open_data(flags)
+        flags = settle(flags, shard_set, devices.memory_bytes)
+        flags = agree(flags, shard_set, Workers(devices.strategy))
+        clock.lap("data")
+        assert flags.out is not None  # `settle` filled it in
+        if lifeline is not None:
+            lifeline.resume_hint = f"go on with --resume {flags.out} on all workers"
+        if is_chief and flags.resume is None:
+            held.enter_context(hold_run(Path(flags.out)))
+            check_free(Path(flags.out))
+        return train_held(flags, shard_set, devices, clock)
+
+
+def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: StartupClock) -> int:
+    """In a folder that is this process's alone; a new one goes again if nothing came of it."""
+    from model.build import build_trainer, settle_batch_size
+    from model.checkpoint import find_versions
+    from model.run import RunPaths
+
+    assert flags.out is not None
+    paths, state = RunPaths(Path(flags.out)), State()
+    folder = printable(flags.out)
+    try:
+        with devices.strategy.scope():
+            if flags.pipeline.batch_size == "auto":  # a resumed run goes on with what was settled
+                flags = settle_batch_size(flags, shard_set, devices)
+                clock.lap("batch size")
+            trainer = build_trainer(flags, shard_set, devices, state, clock)
+            with contextlib.closing(trainer.feed):
+                run_epochs(trainer, state, devices, clock)
+                if state.is_done:
+                    finish(trainer, state, shard_set)
+                trainer.workers.wait()  # all is written
+        if devices.lifeline is not None:
+            devices.lifeline.part()
+        if state.is_done:
+            return 0
+        print(f"stopped, and saved; go on with: python train.py --resume {folder}")
+    except BaseException as error:
+        if not find_versions(paths.last):
+            is_own = devices.lifeline is None or devices.lifeline.cluster.index == 0
+            if is_own and flags.resume is None:
+                shutil.rmtree(paths.folder)  # nothing in it is of use
             raise
-        finally:
-            trainer.feed.close()
-    folder = printable(str(trainer.paths.folder))
-    print(f"stopped, and saved; go on with: python train.py --resume {folder}")
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        return stop(str(paths.folder))
+    return EXIT_STOPPED
+
+
+def stop(folder: str) -> int:
+    """Of a run that has a checkpoint, but was not saved now."""
+    folder = printable(folder)
+    print(f"stopped; go on from the last checkpoint with: python train.py --resume {folder}")
     return EXIT_STOPPED
 
 
@@ -82,19 +164,21 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices, clock: StartupC
     Either way there is a checkpoint; `state.is_done` tells which it was.
     """
     from model.devices import GpuMonitor
-    from model.events import MetricsLog
+    from model.events import MetricsLog, SilentLog
     from model.progress import TrainProgress
     from model.signals import catch_signals
 
     monitor = GpuMonitor(devices.gpus)
-    log = MetricsLog(trainer.paths.metrics, trainer.paths.tensorboard, state.step)
+    log = SilentLog()
+    if trainer.workers.is_chief:
+        log = MetricsLog(trainer.paths.metrics, trainer.paths.tensorboard, state.step)
     done_docs = state.epoch * trainer.docs_per_epoch + state.num_docs
     display = TrainProgress(trainer.num_epochs, trainer.docs_per_epoch, done_docs)
     with catch_signals() as signals, trainer.checkpoints, display, contextlib.closing(log):
         saved_at = time.monotonic()
         while not state.is_done:
             started, window = time.perf_counter(), None
-            while window is None and not signals:
+            while window is None and not (signals and trainer.workers.num == 1):
                 window = trainer.feed.poll_window(timeout=0.2)
             if clock.is_running:
                 display.say(clock.stop("first batch"))
@@ -103,7 +187,7 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices, clock: StartupC
             else:  # waiting for later input is training time
                 state.seconds += time.perf_counter() - started
             num_left = window.num_batches if window else 0
-            while num_left and not signals:
+            while num_left and not is_to_stop(trainer, state, signals):
                 num_left -= run_chunk(trainer, state, num_left, display, monitor, log)
                 trainer.checkpoints.check()
                 if time.monotonic() - saved_at > trainer.flags.save_minutes * 60:
@@ -116,9 +200,19 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices, clock: StartupC
                 if window.is_last:
                     end_epoch(trainer, state, display, log)
                     saved_at = time.monotonic()
-            if signals and not state.is_done:
+            if not state.is_done and is_to_stop(trainer, state, signals):
                 save(trainer, state)
                 return
+
+
+def is_to_stop(trainer: Trainer, state: State, signals: list[int]) -> bool:
+    """Whether any worker was told to stop; sets all their clocks by worker 0's.
+
+    Workers must run as many steps as one another: the clock decides how many.
+    """
+    asked = trainer.workers.gather(np.array([state.seconds, bool(signals)]))
+    state.seconds = float(asked[0][0])
+    return any(is_asked for _, is_asked in asked)
 
 
 def run_chunk(
@@ -133,12 +227,7 @@ def run_chunk(
     sums = trainer.train_chunk(state.step, num_steps)
     seconds = time.perf_counter() - started
     if sums.num_bad_steps:
-        last = state.step + num_steps
-        raise UserError(
-            f"the loss is not finite in {sums.num_bad_steps} of the steps {state.step} to "
-            f"{last - 1}; the checkpoint of the last good epoch is kept; try a smaller "
-            "--learning-rate, a --clip-norm, or --precision float32"
-        )
+        check_bad_steps(trainer, state, sums, num_steps, display)
     state.add_chunk(sums, num_steps, seconds)
     gpu = monitor.read()
     loss, accuracy = sums.loss / sums.num_docs, sums.num_correct / sums.num_docs
@@ -152,10 +241,31 @@ def run_chunk(
     return num_steps
 
 
+def check_bad_steps(
+    trainer: Trainer, state: State, sums: ChunkMetrics, num_steps: int, display: TrainProgress
+) -> None:
+    """Stops at a loss that is not finite, or says how many updates --skip-nonfinite left out."""
+    from model.failures import describe_bad_step
+
+    first = state.step + sums.num_good_steps
+    if not trainer.flags.train.skip_nonfinite:
+        rows = trainer.locate((state.epoch, state.window, state.batch + sums.num_good_steps))
+        raise UserError(describe_bad_step(first, state.epoch, rows))
+    display.say(
+        f"skipped {sums.num_bad_steps} of the steps {state.step} to {state.step + num_steps - 1}, "
+        f"the first of them {first}: loss or gradient not finite (--skip-nonfinite)"
+    )
+
+
 def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: MetricsLog) -> None:
     """Evaluates, keeps the best weights, decides on going on, saves, and begins the next epoch."""
     from model.scores import score
 
+    if state.skipped == state.num_steps:
+        raise UserError(
+            f"every step of epoch {state.epoch + 1} was skipped, its loss or gradient not finite; "
+            "the checkpoint before is kept; try a smaller --learning-rate or --precision float32"
+        )
     patience = trainer.flags.train.patience
     trainer.optimizer.catch_up(state.step)
     state.add_epoch()
@@ -165,6 +275,7 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
         "accuracy": state.num_correct / state.num_docs,
         "seconds": state.seconds,
         "docs_per_s": state.num_docs / state.seconds,
+        "skipped_steps": state.skipped,
     }
     line = (
         f"epoch {state.epoch}/{trainer.num_epochs}  loss {values['loss']:.4f}  accuracy "
@@ -195,7 +306,9 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
 def save(trainer: Trainer, state: State, is_best: bool = False) -> None:
     """Begins to write the last checkpoint, and the best if it is that too."""
     paths = trainer.paths
-    saved = {**dataclasses.asdict(state), "fingerprint": trainer.fingerprint}
+    if not trainer.workers.is_chief:
+        return
+    saved = {**dataclasses.asdict(state), "origin": trainer.origin}
     trainer.checkpoints.save(
         (paths.best, paths.last) if is_best else (paths.last,), trainer.variables, saved
     )
@@ -206,13 +319,17 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     from model.checkpoint import load_checkpoint, restore
     from model.finish import finish_run
 
-    arrays, _ = load_checkpoint(trainer.paths.best)
-    restore(trainer.classifier.weights_by_name, arrays, trainer.paths.best)
+    weights = trainer.classifier.weights_by_name
+    if trainer.workers.is_chief:
+        arrays, _ = load_checkpoint(trainer.paths.best)
+        restore(weights, arrays, trainer.paths.best)
+    trainer.workers.set_as_chief(weights)
     steady = state.epoch_seconds[1:] or state.epoch_seconds
     facts = trainer.facts | {
         "best_epoch": state.best_epoch,
         "epochs": state.epoch,
         "steps": state.step,
+        "skipped_steps": state.num_skipped,
         "epoch_seconds": state.epoch_seconds,
         "docs_per_s": trainer.docs_per_epoch * len(steady) / sum(steady),
         "startup_seconds": state.startup_seconds,
@@ -221,7 +338,7 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     }
     finish_run(
         trainer.paths, trainer.classifier, trainer.encoder, shard_set, trainer.flags.pipeline,
-        trainer.predict_valid, facts,
+        trainer.predict_valid, facts, trainer.workers.is_chief,
     )  # fmt: skip
 
 

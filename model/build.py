@@ -15,29 +15,32 @@ import numpy as np
 import tensorflow as tf
 
 from model.batch_size import find_batch_size
-from model.checkpoint import CheckpointWriter
+from model.checkpoint import CheckpointWriter, find_versions
 from model.classifier import Classifier
 from model.devices import Devices
 from model.finish import build_predict_part
-from model.flags import Flags
+from model.flags import Flags, lasting_settings
 from model.losses import class_weights
 from model.lstm import count_blocks
 from model.made_up import make_batch, repeat_batches
 from model.network import build_network, settle_precision, settle_route
 from model.optimizer import Adam, is_lazy_faster
-from model.run import RunPaths, create_run, restore_last
+from model.origin import describe_origin
+from model.run import RunPaths, complete_run, create_run, restore_last
 from model.startup import StartupClock, warm_up
 from model.state import State
 from model.step import ChunkMetrics, Predictions, build_train_chunk
+from model.workers import Workers
 from shortline import UserError, flat_values
 from tfdata.config import BASE_BATCH_SIZE
 from tfdata.device_feed import DeviceFeed, build_feed
 from tfdata.encode import Encoder
 from tfdata.generated import generate_cached
 from tfdata.ingest import ingest_cached
+from tfdata.locate import locate_batch
 from tfdata.pipeline import Batch, BatchFeed
 from tfdata.plan import Buckets, choose_buckets, count_steps
-from tfdata.shards import ShardSet, is_shard_set, open_shards
+from tfdata.shards import PARTS, ShardSet, is_shard_set, open_shards
 from tfdata.vocab import Vocabulary
 from tfdata.window import WindowSource
 
@@ -50,7 +53,8 @@ class Trainer:
 
     flags: Flags
     paths: RunPaths
-    fingerprint: str
+    origin: dict[str, Any]
+    """Of model.origin, for the checkpoints."""
     classifier: Classifier
     optimizer: Adam
     encoder: Encoder
@@ -58,10 +62,13 @@ class Trainer:
     checkpoints: CheckpointWriter
     feed: BatchFeed | DeviceFeed
     train_chunk: TrainChunk
+    locate: Callable[[tuple[int, int, int]], str]
+    """The rows of the batch at (epoch, window, batch), in words."""
     predict_valid: Callable[[], Predictions] | None
     docs_per_epoch: int
     num_epochs: int
     label_counts: np.ndarray
+    workers: Workers
     facts: dict[str, Any]
     """Route, precision and the like, for summary.json."""
 
@@ -134,15 +141,26 @@ def settle_batch_size(flags: Flags, shard_set: ShardSet, devices: Devices) -> Fl
 def build_trainer(
     flags: Flags, shard_set: ShardSet, devices: Devices, state: State, clock: StartupClock
 ) -> Trainer:
-    """Network, optimizer, feeds and compiled loops; a resumed run's checkpoint is restored."""
+    """Network, optimizer, feeds and compiled loops; a resumed run's checkpoint is restored.
+
+    Call it within `hold_run`, if this is the process that writes the folder.
+    """
     config, strategy = flags.train, devices.strategy
+    workers = Workers(strategy)
     data = open_input(flags, shard_set)
     classifier, optimizer = choose_network(
         flags, shard_set, devices, data.vocabulary, sum(data.epoch_steps)
     )
     announce(flags, shard_set, data)
     variables = classifier.weights_by_name | optimizer.state_by_name
-    paths = open_folder(flags, shard_set, data.vocabulary, variables, state)
+    origin = collect_origin(flags, shard_set, devices)
+    assert flags.out is not None  # `settle` filled it in
+    paths = RunPaths(Path(flags.out))
+    if workers.is_chief:
+        open_folder(flags, shard_set, data.vocabulary, variables, state, origin)
+    vars(state).update(workers.gather_values(vars(state))[0])
+    workers.set_as_chief(variables)
+    data.source.share(workers)
     weights = class_weights(shard_set.label_counts, config.class_weights, config.normalize_weights)
     feed = build_feed(
         data.source, data.buckets, seed=config.seed, class_weights=weights, strategy=strategy,
@@ -164,10 +182,11 @@ def build_trainer(
         warm_up_shapes(build_chunk, classifier, data.buckets, variables, predict)
         clock.lap("warm-up")
     facts = collect_facts(flags, shard_set, devices, classifier, data)
+    locate = functools.partial(locate_batch, shard_set, data.source, data.buckets, config.seed)
     return Trainer(
-        flags, paths, shard_set.fingerprint, classifier, optimizer, data.encoder, variables,
-        CheckpointWriter(), feed, train_chunk, predict_valid, data.source.num_docs,
-        len(data.epoch_steps), shard_set.label_counts, facts,
+        flags, paths, origin, classifier, optimizer, data.encoder, variables,
+        CheckpointWriter(flags.keep), feed, train_chunk, locate, predict_valid,
+        data.source.num_docs, len(data.epoch_steps), shard_set.label_counts, workers, facts,
     )  # fmt: skip
 
 
@@ -176,6 +195,8 @@ def choose_network(
 ) -> tuple[Classifier, Adam]:
     """`build_network` for this data on these devices; tells which route it takes, and why."""
     route, why = settle_route(flags.model, devices.has_gpu)
+    if flags.deterministic and route == "cudnn":
+        route, why = "cudnn_v3", "deterministic: cudnn tries its algorithms and takes the fastest"
     precision = settle_precision(flags.model)
     print(f"training on {devices.description} in {precision}; LSTM route {route}: {why}")
     return build_network(
@@ -206,18 +227,32 @@ def describe_ids(flags: Flags, data: TrainInput) -> str:
 
 def open_folder(
     flags: Flags, shard_set: ShardSet, vocabulary: Vocabulary,
-    variables: dict[str, tf.Variable], state: State,
+    variables: dict[str, tf.Variable], state: State, origin: dict[str, Any],
 ) -> RunPaths:  # fmt: skip
     """The run's folder: a new one, or a resumed one, from which variables and state are set."""
     assert flags.out is not None  # `settle` filled it in
     if flags.resume is None:
         return create_run(Path(flags.out), flat_values(flags), shard_set.labels, vocabulary)
     paths = RunPaths(Path(flags.out))
-    if paths.last.exists():  # a run that was stopped before its first checkpoint begins again
-        vars(state).update(restore_last(paths, variables, shard_set.fingerprint))
-        where = f"epoch {state.epoch + 1}, step {state.step}"
-        print(f"going on from the last checkpoint: {'it had finished' if state.is_done else where}")
+    if not find_versions(paths.last):  # it was stopped before its first checkpoint: begins again
+        complete_run(paths, shard_set.labels, vocabulary)
+        return paths
+    vars(state).update(restore_last(paths, variables, origin))
+    complete_run(paths, shard_set.labels, vocabulary)
+    where = f"epoch {state.epoch + 1}, step {state.step}"
+    print(f"going on from the last checkpoint: {'it had finished' if state.is_done else where}")
     return paths
+
+
+def collect_origin(flags: Flags, shard_set: ShardSet, devices: Devices) -> dict[str, Any]:
+    """What this training is made from, for its checkpoints."""
+    data = {
+        "fingerprint": shard_set.fingerprint, "classes": len(shard_set.labels),
+        "words": len(shard_set.words),
+    }  # fmt: skip
+    data |= {f"{part} documents": shard_set.num_docs(part) for part in PARTS}
+    num_replicas = devices.strategy.num_replicas_in_sync
+    return describe_origin(data, lasting_settings(flags), devices.description, num_replicas)
 
 
 def prepare_steps(

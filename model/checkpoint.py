@@ -2,17 +2,20 @@
 
 Written in a thread while training goes on; the loop only takes the variables' values.
 
-A zip archive checks each array's CRC when it is read; the file takes its name only when it is
-whole and synced. Nothing in it is ever unpickled.
+The file takes its name only when it is whole and synced, and holds a SHA-256 of all that is in it.
+Those before it are kept under numbers: last.npz, then last-1.npz ... Nothing in it is ever
+unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,18 +23,65 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shortline import UserError, write_whole
+from shortline import UserError, sync_folder, write_whole
 
-_STATE = "state.json"
+_STATE, _DIGEST = "state.json", "sha256"
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)
 """What numpy and zipfile raise of a file that is not as they wrote it."""
+_MEND = "; restore it or train anew"
 
 
-def _write(path: Path, arrays: Mapping[str, Any], state: str) -> None:
+class DamagedCheckpoint(UserError):
+    """A checkpoint is not as it was written."""
+
+
+def _write(path: Path, arrays: Mapping[str, Any], state: str, keep: int) -> None:
     arrays = {**arrays, _STATE: np.frombuffer(state.encode(), np.uint8)}
+    arrays[_DIGEST] = np.frombuffer(_digest(arrays), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path, "wb") as file:
         np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+        _shift(path, keep)  # not before the new one is safe
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def _shift(path: Path, keep: int) -> None:
+    """Lets each version have also the name of the next older one; those beyond `keep` go."""
+    for age in range(keep - 1, 0, -1):
+        newer = _version(path, age - 1)
+        if newer.exists():
+            _link(newer, _version(path, age))
+    for version in find_versions(path):
+        if version != path and _age(version) >= keep:
+            version.unlink()
+
+
+def _version(path: Path, age: int) -> Path:
+    return path.with_name(f"{path.stem}-{age}{path.suffix}") if age else path
+
+
+def _age(version: Path) -> int:
+    return int(version.stem.rpartition("-")[2])
+
+
+def find_versions(path: Path) -> list[Path]:
+    """The checkpoint and those that were kept of before, as far as they are there, newest first."""
+    older = [
+        version
+        for version in path.parent.glob(f"{path.stem}-*{path.suffix}")
+        if version.stem.rpartition("-")[2].isdecimal()
+    ]
+    return [path] * path.exists() + sorted(older, key=_age)
 
 
 class CheckpointWriter:
@@ -40,7 +90,9 @@ class CheckpointWriter:
     As a context manager it ends when all is on disk; so does the process, at the latest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = 1) -> None:
+        """`keep`: versions to have of each checkpoint's last path, the newest included."""
+        self._keep = keep
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
 
@@ -56,14 +108,14 @@ class CheckpointWriter:
 
         Raises:
           UserError: a variable was not finite at the save before, which was not written.
-          OSError: the save before could not be written.
+          OSError: the save before could not be written; its checkpoints are as they were.
         """
         self.wait()
         # A read shares the variable's memory until the next update, which then makes itself new
         # memory: what stalls the loop is one copy on the device.
         values = {name: variable.read_value() for name, variable in variables.items()}
         self._under_way = self._pool.submit(
-            _save, tuple(paths), values, state["step"], json.dumps(state)
+            _save, tuple(paths), values, state["step"], json.dumps(state), self._keep
         )
 
     def check(self) -> None:
@@ -85,11 +137,14 @@ class CheckpointWriter:
         self.wait()
 
 
-def _save(paths: Sequence[Path], values: dict[str, tf.Tensor], step: int, state: str) -> None:
+def _save(
+    paths: Sequence[Path], values: dict[str, tf.Tensor], step: int, state: str, keep: int
+) -> None:
     """Writes the first path, and lets the others be the same file.
 
     Raises:
       UserError: a value is not finite; nothing is written.
+      OSError: naming the path.
     """
     arrays = {name: value.numpy() for name, value in values.items()}
     for name, array in arrays.items():
@@ -98,9 +153,25 @@ def _save(paths: Sequence[Path], values: dict[str, tf.Tensor], step: int, state:
                 f"{name} is not finite after step {step}; the checkpoint before is kept; "
                 "try a smaller --learning-rate, a --clip-norm, or --precision float32"
             )
-    _write(paths[0], arrays, state)
-    for path in paths[1:]:
-        _link(paths[0], path)
+    first, *others = paths
+    with _naming(first):
+        _write(first, arrays, state, 1 if others else keep)
+    for path in others:
+        with _naming(path):
+            _shift(path, keep if path == paths[-1] else 1)
+            _link(first, path)
+    sync_folder(first.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Lets an OSError tell the path, as that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _link(source: Path, path: Path) -> None:
@@ -114,23 +185,51 @@ def _link(source: Path, path: Path) -> None:
             shutil.copyfileobj(whole, file, 1 << 20)
     else:
         os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)  # POSIX leaves it where both were the same file
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the state that were saved.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: the file is missing.
+      DamagedCheckpoint: it is not as it was written.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+        digest = arrays.pop(_DIGEST, None)  # missing in checkpoints of before there was one
+        if digest is not None and digest.tobytes() != _digest(arrays):
+            raise ValueError("its checksum is another")
         state = json.loads(arrays.pop(_STATE).tobytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; is this the folder of a run?") from None
     except _DAMAGE as error:
-        raise UserError(f"{path}: damaged checkpoint ({error}); restore it or train anew") from None
+        raise DamagedCheckpoint(f"{path}: damaged checkpoint ({error}){_MEND}") from None
     return arrays, state
+
+
+def load_newest(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """`load_checkpoint` of the newest whole version, which then is `path`; notes damaged ones.
+
+    Raises:
+      UserError: there is none.
+      DamagedCheckpoint: all are damaged.
+    """
+    damaged: DamagedCheckpoint | None = None
+    for version in find_versions(path) or [path]:
+        try:
+            loaded = load_checkpoint(version)
+        except DamagedCheckpoint as error:
+            damaged = damaged or error
+            continue
+        if version != path:
+            what = str(damaged or f"{path}: missing").removesuffix(_MEND)
+            print(f"note: {what}; going on from the one before, {version.name}")
+            _link(version, path)
+        return loaded
+    assert damaged is not None
+    raise damaged
 
 
 def restore(

@@ -73,6 +73,8 @@ class TrainConfig:
     """Training steps in one call of the compiled loop, between two looks at the clock."""
     seed: int = 0
     """Of initial weights, batches and dropout."""
+    skip_nonfinite: bool = False
+    """Leave out an update whose gradient is not finite, and count it, instead of stopping."""
 
     def __post_init__(self) -> None:
         if self.epochs is not None:

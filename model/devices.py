@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Sequence
+import re
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
+from model.cluster import Cluster
+from model.lifeline import Lifeline
 from shortline import UserError
+
+_CONNECT_SECONDS = 45
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,8 @@ class Devices:
     gpus: tuple[int, ...]
     """Numbers of the GPUs in use; none on a CPU."""
     description: str
+    lifeline: Lifeline | None = None
+    """To the other machines, if several train together."""
 
     @property
     def has_gpu(self) -> bool:
@@ -32,14 +40,24 @@ class Devices:
         return GpuMonitor(self.gpus).memory_bytes() if self.gpus else 0
 
 
-def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
+def count_gpus(gpus: str) -> int:
+    """As many as `--gpus` asks for; raises as `choose_devices`."""
+    return len(_choose_gpus(gpus, tf.config.list_physical_devices("GPU")))
+
+
+def choose_devices(gpus: str, cpu_replicas: int = 1, lifeline: Lifeline | None = None) -> Devices:
     """Reads `--gpus all | N | 0,2 | none`; call it before TensorFlow touches a device.
 
     `N` is a number of GPUs, `0,2` (or `0,`) are their numbers.
 
+    Args:
+      lifeline: to other machines that train together with this one.
+
     Raises:
-      UserError: a GPU that is not there, or a value of another form.
+      UserError: a GPU that is not there or cannot be used, or a value of another form.
     """
+    if lifeline is not None and cpu_replicas > 1:
+        raise UserError(f"--cpu-replicas {cpu_replicas}: only on a single machine")
     found = tf.config.list_physical_devices("GPU")
     chosen = _choose_gpus(gpus, found)
     numbers = tuple(found.index(gpu) for gpu in chosen)
@@ -54,17 +72,25 @@ def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
             for gpu in chosen
         ]
         description = f"{len(chosen)} x {names[0]}"
-        logical = tf.config.list_logical_devices("GPU")
     else:
         cpu = tf.config.list_physical_devices("CPU")[0]
         with contextlib.suppress(RuntimeError):  # too late in this process: slower, not wrong
             # the parts of a batch run side by side instead: see model.lstm.count_blocks
             tf.config.threading.set_intra_op_parallelism_threads(1)
+        description = "CPU" if cpu_replicas == 1 else f"CPU as {cpu_replicas} logical devices"
+    if lifeline is not None:  # before TensorFlow is started, which a list of its devices does
+        description = f"{len(lifeline.cluster)} workers of {description}"
+        with _name_busy_gpus(gpus, numbers):
+            strategy = join_workers(lifeline.cluster, len(chosen))
+        return Devices(strategy, numbers, description, lifeline)
+    if chosen:
+        with _name_busy_gpus(gpus, numbers):
+            logical = tf.config.list_logical_devices("GPU")
+    else:
         with contextlib.suppress(RuntimeError):  # already split as asked, by an earlier call
             tf.config.set_logical_device_configuration(
                 cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(cpu_replicas)]
             )
-        description = "CPU" if cpu_replicas == 1 else f"CPU as {cpu_replicas} logical devices"
         logical = tf.config.list_logical_devices("CPU")[:cpu_replicas]
         if len(logical) < cpu_replicas:
             raise UserError(
@@ -75,6 +101,41 @@ def choose_devices(gpus: str, cpu_replicas: int = 1) -> Devices:
         return Devices(tf.distribute.get_strategy(), numbers, description)
     strategy = mirror(tuple(device.name for device in logical))
     return Devices(strategy, numbers, description)
+
+
+def join_workers(cluster: Cluster, num_gpus: int) -> tf.distribute.MultiWorkerMirroredStrategy:
+    """The strategy of workers that have met already; the first that TensorFlow is asked for."""
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.addresses)}), task_type="worker",
+        task_id=cluster.index, num_accelerators={"GPU": num_gpus}, rpc_layer="grpc",
+    )  # fmt: skip
+    # TensorFlow would wait for a worker that ends right now for an hour, and no Python runs
+    # meanwhile: the kernel ends this process, then.
+    alarm = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    terminate = signal.getsignal(signal.SIGTERM)
+    signal.alarm(_CONNECT_SECONDS)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, alarm)
+        signal.signal(signal.SIGTERM, terminate)  # TensorFlow has set one that does nothing
+
+
+@contextlib.contextmanager
+def _name_busy_gpus(gpus: str, numbers: Sequence[int]) -> Iterator[None]:
+    """What TensorFlow says when it cannot start on a GPU, in words that name the GPU."""
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError) as error:
+        ordinal = re.search(r"(?:device ordinal|GPU:)\s*(\d+)", str(error))
+        if not re.search(r"CUDA_ERROR|cuda|GPU", str(error)):
+            raise
+        named = f"GPU {ordinal[1]}" if ordinal else ", ".join(f"GPU {n}" for n in numbers)
+        raise UserError(
+            f"--gpus {gpus}: {named} cannot be used: {str(error).splitlines()[0][:300]}; another "
+            "process may hold it (nvidia-smi shows which): end that, or choose other GPUs"
+        ) from error
 
 
 @functools.cache

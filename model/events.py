@@ -41,6 +41,19 @@ class MetricsLog:
         self._writer.close()
 
 
+class SilentLog(MetricsLog):
+    """In the place of a `MetricsLog`, where another process writes it."""
+
+    def __init__(self):
+        pass
+
+    def log(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_events(path: Path) -> list[dict[str, Any]]:
     """The events of a metrics.jsonl, in order; none where there is no such file."""
     if not path.exists():

@@ -69,7 +69,8 @@ def export_run(run: Run, out: Path, replace: bool = False) -> None:
     if not replace:
         _check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+    beside = {"prefix": f".{out.name}.", "suffix": ".tmp", "dir": out.parent}
+    with tempfile.TemporaryDirectory(**beside) as temporary:
         new, old = Path(temporary, "new"), Path(temporary, "old")
         new.mkdir()
         # a thread of its own has no strategy scope: there, variables would be mirrored

@@ -21,6 +21,7 @@ from model.report import write_report
 from model.run import RunPaths, open_run
 from model.scores import Confusion, Scores, score, worst_confusions
 from model.step import Predictions, build_predict
+from model.workers import Workers
 from shortline import __version__, printable, write_whole
 from tfdata.config import PipelineConfig
 from tfdata.device_feed import build_feed
@@ -49,6 +50,7 @@ def build_predict_part(
         shard_set, part, encoder, vocab_size=classifier.vocab_size, config=config,
         shuffle_seed=None,
     )  # fmt: skip
+    source.share(Workers(strategy))
     buckets = choose_buckets(shard_set.length_counts, encoder.max_len, config)
     most = min(_PREDICT_DOCS, source.num_docs)
     buckets = Buckets(buckets.widths, tuple(min(size, most) for size in buckets.sizes))
@@ -66,12 +68,14 @@ def finish_run(
     config: PipelineConfig,
     predict_valid: Callable[[], Predictions] | None,
     facts: dict[str, Any],
+    is_chief: bool = True,
 ) -> None:
     """Writes summary.json (last), report.html and export/, and tells where they are.
 
     Args:
       classifier: with the best weights.
       facts: what the training knows for the summary: times, route, devices.
+      is_chief: False of a worker that only takes part in the predictions.
     """
     counts = shard_set.label_counts
     labels = [*shard_set.labels, *shard_set.unseen_labels]
@@ -84,6 +88,8 @@ def finish_run(
     if shard_set.num_docs("test"):
         predict_test = build_predict_part(classifier, encoder, shard_set, "test", config)
         summary["test"] = score(predict_test(), counts).summary()
+    if not is_chief:
+        return
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
     print("writing the report and the export", flush=True)  # which takes seconds

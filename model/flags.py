@@ -37,8 +37,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 MAY_DIFFER = {
     "resume", "config", "out", "gpus", "cpu_replicas", "steps_per_call", "save_minutes", "id_cache",
+    "keep", "deterministic", "skip_nonfinite", "wait_minutes",
 }  # fmt: skip
-"""Flags that a resumed run may have otherwise: they do not change what is computed."""
+"""Flags that a resumed run may have otherwise: they change what is computed by rounding at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,15 @@ class Flags:
     """all (or the CPU where there is none), a number, GPUs like 0,2, or none."""
     cpu_replicas: int = 1
     """Split the CPU into so many logical devices, to try several replicas without GPUs."""
+    wait_minutes: float = 10.0
+    """With several machines: wait so long for the others at the start."""
     save_minutes: float = 5.0
     """Checkpoint after so many minutes, besides after every epoch."""
+    keep: int = 2
+    """Checkpoints to keep, besides the best: the last and those before it."""
+    deterministic: bool = False
+    """On a GPU, too, the same seed gives the same weights bitwise, by slower kernels (a CPU repeats
+    bitwise without)."""
     ingest: IngestConfig = field(default_factory=IngestConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
@@ -75,6 +83,10 @@ class Flags:
             raise ValueError(f"--docs {self.docs}: must be 1000 or more")
         if not 1 <= self.cpu_replicas <= 64:
             raise ValueError(f"--cpu-replicas {self.cpu_replicas}: must be from 1 to 64")
+        if not 1 <= self.keep <= 1000:
+            raise ValueError(f"--keep {self.keep}: must be from 1 to 1000")
+        if self.wait_minutes <= 0:
+            raise ValueError(f"--wait-minutes {self.wait_minutes}: must be above 0")
         if self.save_minutes <= 0:
             raise ValueError(f"--save-minutes {self.save_minutes}: must be above 0")
 
@@ -98,6 +110,12 @@ def read_flags(argv: Sequence[str] | None) -> Flags:
                 "leave the flag out, or start a new run"
             )
     return dataclasses.replace(resumed, resume=flags.resume, out=flags.resume)
+
+
+def lasting_settings(flags: Flags) -> dict[str, Any]:
+    """The settings that a checkpoint holds its run to; what `data` holds has its fingerprint."""
+    free = MAY_DIFFER | {"data"}
+    return {name: value for name, value in flat_values(flags).items() if name not in free}
 
 
 def _parse(argv: Sequence[str]) -> Flags:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+import tensorflow as tf
+
 from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.lstm import choose_route
@@ -46,6 +48,18 @@ def settle_route(config: ModelConfig, has_gpu: bool) -> tuple[str, str]:
             f"--route {config.route}: does not run {where} in {precision}; choose "
             f"{', '.join(others)} or {last}"
         ) from error
+
+
+def make_deterministic(has_gpu: bool) -> None:
+    """Has TensorFlow take kernels that round the same way every time; says what that costs."""
+    tf.config.experimental.enable_op_determinism()
+    if has_gpu:
+        print(
+            "deterministic: slower kernels on the GPU, and no choice among those of the LSTM; how "
+            "much slower has not been measured: compare the docs/s with those of a run without"
+        )
+    else:
+        print("deterministic: a CPU repeats bitwise without it, by kernels that round otherwise")
 
 
 def build_network(

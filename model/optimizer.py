@@ -56,8 +56,9 @@ class Adam(tf.Module):
         Args:
           is_lazy: `embedding` is updated row by row (model.lazy_rows); for a single replica.
         """
-        # a step that loss scaling skips would count as one that was missed
-        self.is_lazy = is_lazy and self._rows is not None and not self._scales
+        # a step that is skipped would count as one that was missed
+        skips = self._scales or self._config.skip_nonfinite
+        self.is_lazy = is_lazy and self._rows is not None and not skips
         if self._rows is not None:
             self._rows.begin(step, self.is_lazy)
 
@@ -99,14 +100,15 @@ class Adam(tf.Module):
 
     def apply(
         self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None = None
-    ) -> None:
+    ) -> tf.Tensor | None:
         """One update, in replica context, from gradients of `scaled` summed over the replicas.
 
-        With `rows` of `take_rows`, the gradient of `embedding` is theirs.
+        With `rows` of `take_rows`, the gradient of `embedding` is theirs. It gives bool[], the same
+        on all replicas: whether the gradient was finite; None where nothing here has to know, or
+        loss scaling sees to it. `skip_nonfinite` leaves out the update of one that was not.
         """
         if not self._scales:
-            self._update(gradients, step, rows)
-            return
+            return self._update(gradients, step, rows)
         scale = self._scale.read_value()
         gradients = {name: gradient / scale for name, gradient in gradients.items()}
         finite = tf.reduce_all(
@@ -125,14 +127,28 @@ class Adam(tf.Module):
             _assign(self._good_steps, tf.zeros([], tf.int64))
 
         tf.cond(finite, update, shrink)  # not `if`: the step is not converted by autograph
+        return None
 
-    def _update(self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None) -> None:
+    def _update(
+        self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None
+    ) -> tf.Tensor | None:
         config = self._config
         with tf.device("CPU:0"):  # where `step` is: one number to send, not a dozen tiny kernels
             rate = self.learning_rate(step)
+        is_finite = None
         if config.clip_norm is not None:
-            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), config.clip_norm)
+            clipped, norm = tf.clip_by_global_norm(list(gradients.values()), config.clip_norm)
             gradients = dict(zip(gradients, clipped, strict=True))
+            is_finite = tf.math.is_finite(norm)
+        elif config.skip_nonfinite:
+            is_finite = tf.math.is_finite(tf.linalg.global_norm(list(gradients.values())))
+        beta_1, beta_2, one = BETA_1, BETA_2, 1
+        if config.skip_nonfinite:  # an update that changes nothing: no branch, for which a GPU's
+            assert is_finite is not None  # host would wait
+            gradients = {n: tf.where(is_finite, g, 0.0) for n, g in gradients.items()}
+            rate = tf.where(is_finite, rate, 0.0)
+            beta_1, beta_2 = (tf.where(is_finite, beta, 1.0) for beta in (BETA_1, BETA_2))
+            one = tf.cast(is_finite, tf.int64)
         power = tf.cast(self._applied.read_value() + 1, tf.float32)
         for name, weight in self._weights.items():
             if rows is not None and name == _TABLE:
@@ -150,12 +166,13 @@ class Adam(tf.Module):
                 beta1_power=tf.pow(BETA_1, power),
                 beta2_power=tf.pow(BETA_2, power),
                 lr=rate,
-                beta1=BETA_1,
-                beta2=BETA_2,
+                beta1=beta_1,
+                beta2=beta_2,
                 epsilon=EPSILON,
                 grad=gradients[name],
             )
-        _assign(self._applied, self._applied.read_value() + 1)
+        _assign(self._applied, self._applied.read_value() + one)
+        return is_finite
 
 
 def is_lazy_faster(batch_tokens: int, vocab_size: int) -> bool:

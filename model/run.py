@@ -6,9 +6,11 @@ With the commands predict, evaluate and export, this is the one place in `model`
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from typing import Any
 import tensorflow as tf
 import yaml
 
-from model.checkpoint import load_checkpoint, restore
+from model.checkpoint import load_checkpoint, load_newest, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
-from shortline import UserError, write_whole
+from model.origin import compare
+from shortline import UserError, printable, write_whole
 from tfdata.config import TokenizerConfig
 from tfdata.encode import Encoder
+from tfdata.lock import hold_lock, sweep
 from tfdata.vocab import Vocabulary, read_lines, write_lines
 
 _STEPS_OF_ROWS = "adam_steps_of_rows"
@@ -75,6 +79,46 @@ class RunPaths:
     def tensorboard(self) -> Path:
         return self.folder / "tensorboard"
 
+    @property
+    def lock(self) -> Path:
+        return self.folder / ".lock"
+
+    def find_leftovers(self) -> list[Path]:
+        """Temporary files and folders of this run's processes, of which one at most is alive."""
+        written = (
+            self.config, self.metrics, self.summary, self.report, self.labels, self.vocabulary,
+            self.export, self.last.with_name("*"),
+        )  # fmt: skip
+        found = (path.parent.glob(f".{path.name}.*.tmp") for path in written)
+        return [leftover for leftovers in found for leftover in leftovers]
+
+
+@contextlib.contextmanager
+def hold_run(folder: Path) -> Iterator[RunPaths]:
+    """The run's folder, made if it is not there, for this process alone within the block.
+
+    What a killed process has left unfinished in it is swept away.
+
+    Raises:
+      UserError: another process has it.
+    """
+
+    def refuse(holder: str) -> None:
+        raise UserError(
+            f"{folder}: {holder}, trains this run; stop that, wait for it, or choose another --out"
+        )
+
+    paths = RunPaths(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with hold_lock(paths.lock, refuse) as is_alone:
+            if is_alone:
+                sweep(paths.find_leftovers())
+            yield paths
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where nothing came of it
+
 
 def create_run(
     folder: Path, settings: Mapping[str, Any], labels: tuple[str, ...], vocabulary: Vocabulary
@@ -87,11 +131,34 @@ def create_run(
     check_free(folder)
     paths = RunPaths(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_lines(paths.labels, labels)
-    vocabulary.save(paths.vocabulary)
-    with write_whole(paths.config) as file:
+    with write_whole(paths.config) as file:  # first: from now on the run can be resumed
         yaml.safe_dump(dict(settings), file, sort_keys=False, allow_unicode=True)
+    complete_run(paths, labels, vocabulary)
     return paths
+
+
+def complete_run(paths: RunPaths, labels: tuple[str, ...], vocabulary: Vocabulary) -> None:
+    """Writes labels.txt and vocab.txt where they are missing.
+
+    Raises:
+      UserError: one is there and says otherwise.
+    """
+    for path, lines in ((paths.labels, labels), (paths.vocabulary, vocabulary.entries)):
+        if not path.exists():
+            write_lines(path, lines)
+            continue
+        found = read_lines(path)
+        if found != list(lines):
+            pairs = enumerate(itertools.zip_longest(found, lines), 1)
+            number, (ours, theirs) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+            raise UserError(
+                f"{path}: line {number} is {_quote(ours)}, the data gives {_quote(theirs)}; "
+                "restore the file or the data, or start a new run"
+            )
+
+
+def _quote(line: str | None) -> str:
+    return "missing" if line is None else f"`{printable(line, 40)}`"
 
 
 def check_free(folder: Path) -> None:
@@ -101,8 +168,9 @@ def check_free(folder: Path) -> None:
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     if not os.access(parent, os.W_OK):
         raise UserError(f"--out {folder}: {parent} is not to be written to; choose another folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        what = "another run" if RunPaths(folder).config.exists() else "other files"
+    paths = RunPaths(folder)
+    if folder.is_dir() and {*folder.iterdir()} - {paths.lock, *paths.find_leftovers()}:
+        what = "another run" if paths.config.exists() else "other files"
         raise UserError(
             f"--out {folder}: holds {what}; choose another folder, delete it, "
             f"or go on with --resume {folder}"
@@ -110,22 +178,20 @@ def check_free(folder: Path) -> None:
 
 
 def restore_last(
-    paths: RunPaths, variables: Mapping[str, tf.Variable], fingerprint: str
+    paths: RunPaths, variables: Mapping[str, tf.Variable], origin: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Sets the variables to the run's last checkpoint; returns the state that is saved with it.
+    """Sets the variables to the run's newest whole checkpoint; returns the state saved with it.
 
     Args:
-      fingerprint: of the data that the run is to go on with.
+      origin: of model.origin, what the run is to go on with.
 
     Raises:
-      UserError: the checkpoint is damaged, or of other data or another network.
+      UserError: all checkpoints are damaged, or of other data, settings or another network.
     """
-    arrays, state = load_checkpoint(paths.last)
-    if state.pop("fingerprint") != fingerprint:
-        raise UserError(
-            f"--resume {paths.folder}: the data is not what the run was started with; "
-            "restore it, or start a new run"
-        )
+    arrays, state = load_newest(paths.last)
+    data = {"fingerprint": state.pop("fingerprint", None)}  # all that older checkpoints tell
+    then = state.pop("origin", {"data": data, "settings": {}, "machine": {}})
+    compare(paths.folder, then, origin)
     if _STEPS_OF_ROWS in variables:  # as new, it says that no row has steps to make up for
         arrays.setdefault(_STEPS_OF_ROWS, variables[_STEPS_OF_ROWS].numpy())
     restore(variables, arrays, paths.last)

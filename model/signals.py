@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
+
+_ONE_REQUEST_SECONDS = 1.0
+"""Signals this close together are one request: `timeout`, and a terminal with a supervisor, send
+two."""
 
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM are added to, instead of ending the process."""
+    """A list that SIGINT and SIGTERM are added to, instead of ending the process.
+
+    Raises:
+      KeyboardInterrupt: a second request came, from somebody who will not wait for the first.
+    """
     caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: caught.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    first = 0.0
+
+    def note(number: int, frame: object) -> None:
+        nonlocal first
+        if caught and time.monotonic() - first > _ONE_REQUEST_SECONDS:
+            raise KeyboardInterrupt
+        first = first or time.monotonic()
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield caught
     finally:

@@ -18,13 +18,15 @@ class State:
     batch: int = 0
     step: int = 0
     num_docs: int = 0
-    """Of this epoch so far, like the next six."""
+    """Of this epoch so far, like the next seven."""
     num_correct: int = 0
     loss: float = 0.0
     seconds: float = 0.0
     num_tokens: int = 0
     num_padded: int = 0
     num_steps: int = 0
+    skipped: int = 0
+    """Steps of --skip-nonfinite whose update was left out ..."""
     best_macro_f1: float = -1.0
     best_epoch: int = 0
     """Counted from 1; 0 before the first."""
@@ -35,6 +37,8 @@ class State:
     """From the first process's start to its first training step."""
     startup: dict[str, float] = field(default_factory=dict)
     """The same by phase."""
+    num_skipped: int = 0
+    """... and those of all epochs."""
     is_done: bool = False
 
     def add_chunk(self, sums: ChunkMetrics, num_steps: int, seconds: float) -> None:
@@ -46,6 +50,8 @@ class State:
         self.num_docs += sums.num_docs
         self.num_correct += sums.num_correct
         self.loss += sums.loss
+        self.skipped += sums.num_bad_steps
+        self.num_skipped += sums.num_bad_steps
 
     def add_epoch(self) -> None:
         """Counts the epoch that has come to its end."""
@@ -56,5 +62,5 @@ class State:
     def begin_epoch(self) -> None:
         """Sets all counts of an epoch to zero."""
         self.window = self.batch = self.num_docs = self.num_correct = self.num_steps = 0
-        self.num_tokens = self.num_padded = 0
+        self.num_tokens = self.num_padded = self.skipped = 0
         self.loss = self.seconds = 0.0

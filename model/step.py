@@ -5,6 +5,7 @@ Nothing is fetched from the device within a call. One replica or many, it is the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from model.classifier import Classifier
 from model.lazy_rows import Rows
 from model.losses import cross_entropy
 from model.optimizer import Adam
+from model.workers import Workers
 
 
 class ChunkMetrics(NamedTuple):
@@ -24,8 +26,10 @@ class ChunkMetrics(NamedTuple):
     """Sum of the weighted losses, without label smoothing."""
     num_correct: int
     num_docs: int
-    num_bad_steps: int
-    """Steps whose loss was not finite."""
+    num_bad_steps: int = 0
+    """Steps whose loss or gradient was not finite; their losses are not in the sum."""
+    num_good_steps: int = 0
+    """Steps before the first of those."""
 
 
 class Predictions(NamedTuple):
@@ -55,8 +59,9 @@ def build_train_chunk(
     `num_blocks` is for `Classifier.call`, here and in `build_predict`.
     """
     strategy = tf.distribute.get_strategy()
+    num_replicas = strategy.num_replicas_in_sync
     sums = tf.Variable(
-        tf.zeros([4]), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
+        tf.zeros([5]), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
         aggregation=tf.VariableAggregation.SUM,
     )  # fmt: skip
     replica_step = _build_replica_step(
@@ -73,10 +78,12 @@ def build_train_chunk(
     run.get_concrete_function()  # traced here, so that the first chunk is timed like the others
 
     def train_chunk(first_step: int, num_steps: int) -> ChunkMetrics:
-        sums.assign(tf.zeros([4]))
+        sums.assign(tf.zeros([5]))
         run(tf.constant(first_step, tf.int64), tf.constant(num_steps, tf.int32))
-        loss, correct, docs, bad = sums.read_value().numpy().tolist()
-        return ChunkMetrics(loss, round(correct), round(docs), round(bad))
+        loss, correct, docs, bad, good = sums.read_value().numpy().tolist()
+        # where only one replica's loss shows it at first, the others follow a step later
+        bad, good = math.ceil(bad / num_replicas - 1e-3), math.floor(good / num_replicas + 1e-3)
+        return ChunkMetrics(loss, round(correct), round(docs), bad, good)
 
     return train_chunk
 
@@ -88,7 +95,7 @@ def _build_replica_step(
     """`replica_step(batch, step)`: one replica's part of an optimizer step.
 
     Args:
-      sums: float32[4], to which the step adds what `_sum_up` gives.
+      sums: float32[5], to which the step adds what `_sum_up` gives.
     """
     weights = classifier.weights_by_name
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -118,10 +125,12 @@ def _build_replica_step(
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         if num_replicas > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        optimizer.apply(dict(zip(sources, gradients, strict=True)), step, rows)
+        is_finite = optimizer.apply(dict(zip(sources, gradients, strict=True)), step, rows)
         if label_smoothing:  # what is shown compares with the validation's loss, which has none
             losses = batch.weights * cross_entropy(logits, batch.labels)
-        sums.assign_add(_sum_up(batch, logits, losses, loss))
+        if is_finite is None:
+            is_finite = tf.math.is_finite(loss)
+        sums.assign_add(_sum_up(batch, logits, losses, is_finite, sums.read_value()[3]))
 
     return replica_step
 
@@ -136,17 +145,21 @@ def _take_rows(
     return tf.reshape(places[1:], tf.shape(token_ids)), rows
 
 
-def _sum_up(batch: Any, logits: tf.Tensor, losses: tf.Tensor, loss: tf.Tensor) -> tf.Tensor:
-    """float32[4], of a replica's batch, as `ChunkMetrics` has them.
+def _sum_up(
+    batch: Any, logits: tf.Tensor, losses: tf.Tensor, is_finite: tf.Tensor, num_bad: tf.Tensor
+) -> tf.Tensor:
+    """float32[5], of a replica's batch, as `ChunkMetrics` has them.
 
     Args:
-      losses: float32[B], shown; loss: float32[], differentiated.
+      losses: float32[B], shown; is_finite: bool[]; num_bad: float32[], of the steps before.
     """
     real = tf.cast(batch.docs >= 0, tf.float32)
     correct = tf.equal(tf.argmax(logits, axis=1), tf.cast(batch.labels, tf.int64))
     num_correct = tf.reduce_sum(tf.cast(correct, tf.float32) * real)
-    bad = tf.where(tf.math.is_finite(loss), 0.0, 1.0)
-    return tf.stack([tf.reduce_sum(losses), num_correct, tf.reduce_sum(real), bad])
+    loss = tf.where(is_finite, tf.reduce_sum(losses), 0.0)
+    bad = tf.where(is_finite, 0.0, 1.0)
+    good_so_far = tf.nn.relu(1.0 - bad - num_bad)
+    return tf.stack([loss, num_correct, tf.reduce_sum(real), bad, good_so_far])
 
 
 class Feed(Protocol):
@@ -162,6 +175,7 @@ def build_predict(
 ) -> Callable[[], Predictions]:
     """`run()`: predictions for every document of the feed's next epoch, in order."""
     strategy = tf.distribute.get_strategy()
+    workers = Workers(strategy)
 
     def replica_step(batch):
         logits = classifier.call(batch.token_ids, batch.lengths, num_blocks=num_blocks)
@@ -183,7 +197,8 @@ def build_predict(
             for _ in range(window.num_batches):  # fetched at the end, so that the device runs ahead
                 outputs += zip(*map(strategy.experimental_local_results, run_step()), strict=True)
         columns = zip(*outputs, strict=True)
-        docs, *values = (np.concatenate([part.numpy() for part in column]) for column in columns)
+        local = (np.concatenate([part.numpy() for part in column]) for column in columns)
+        docs, *values = (np.concatenate(workers.gather(column)) for column in local)
         order = np.argsort(docs, kind="stable")[np.count_nonzero(docs < 0) :]
         return Predictions(*(value[order] for value in values))
 

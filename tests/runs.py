@@ -12,10 +12,10 @@ SMALL = [
 ]  # fmt: skip
 
 
-def arrays_of(run: Path) -> dict[str, np.ndarray]:
-    """All that the last checkpoint holds, but for the state."""
-    with np.load(run / "checkpoints" / "last.npz") as archive:
-        return {name: archive[name] for name in archive.files if name != "state.json"}
+def arrays_of(run: Path, which: str = "last") -> dict[str, np.ndarray]:
+    """All that a checkpoint holds, but for the state, and for the checksum of both."""
+    with np.load(run / "checkpoints" / f"{which}.npz") as archive:
+        return {name: archive[name] for name in {*archive.files} - {"state.json", "sha256"}}
 
 
 def same_weights(a: Path, b: Path) -> bool:

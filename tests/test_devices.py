@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from model.devices import Devices, GpuMonitor, _choose_gpus, choose_devices
+import pytest
+import tensorflow as tf
+
+from model.devices import (
+    Devices,
+    GpuMonitor,
+    _choose_gpus,
+    _name_busy_gpus,
+    choose_devices,
+)
 from shortline import UserError
 
 
@@ -44,3 +53,55 @@ def test_memory_is_0_without_a_gpu_and_unknown_where_nvml_is_mute(monkeypatch):
     assert without.memory_bytes == 0
     monkeypatch.setattr(GpuMonitor, "__init__", lambda self, numbers: None)  # no handles
     assert Devices(without.strategy, (0,), "1 x GPU").memory_bytes is None
+
+
+BUSY = (
+    "failed initializing StreamExecutor for CUDA device ordinal 2: INTERNAL: failed call to "
+    "cuDevicePrimaryCtxRetain: CUDA_ERROR_DEVICE_UNAVAILABLE: CUDA-capable device(s) is/are busy"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (tf.errors.InternalError(None, None, BUSY), "GPU 2"),
+        (RuntimeError("cudaSetDevice() on GPU:0 failed. Status: out of memory"), "GPU 0"),
+        (RuntimeError("CUDA runtime implicit initialization failed"), "GPU 0, GPU 2"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_named(monkeypatch, error, named):
+    """As TensorFlow says it when it first makes the chosen GPUs its own."""
+
+    def refuse(kind):
+        raise error
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b", "c"])
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda chosen, kind: None)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, grow: None)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {})
+    monkeypatch.setattr(tf.config, "list_logical_devices", refuse)
+    with pytest.raises(UserError, match=f"--gpus 0,2: {named} cannot be used: .*nvidia-smi"):
+        choose_devices("0,2")
+
+
+def test_another_error_of_tensorflow_stays_what_it_is(monkeypatch):
+    def refuse(kind):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(tf.config, "list_logical_devices", refuse)
+    with pytest.raises(RuntimeError, match="something else"), _name_busy_gpus("all", (0,)):
+        tf.config.list_logical_devices("GPU")
+
+
+def test_a_number_of_logical_cpus_and_several_machines_are_too_much():
+    with pytest.raises(UserError, match="--cpu-replicas 2: only on a single machine"):
+        choose_devices("none", 2, object())  # type: ignore[arg-type]
+
+
+def test_workers_cannot_measure_a_batch_size(monkeypatch):
+    import train
+
+    task = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    with pytest.raises(UserError, match="--batch-size auto: only on a single machine"):
+        train.main(["--batch-size=auto"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfdata import id_writer, shard_writer, window
+from tfdata import id_writer, lock, shard_writer, window
 from tfdata.config import IngestConfig, PipelineConfig, TokenizerConfig
 from tfdata.encode import Encoder
 from tfdata.id_writer import IdWriter
@@ -285,24 +286,30 @@ def test_two_writers_do_not_hurt_each_other(shards, cache, capsys, residency):
 def test_nothing_is_left_of_an_epoch_that_was_broken_off(shards, cache, residency):
     windows = build_source(shards, residency).read(0)
     next(windows)
+    id_writer.sweep_killed(cache)  # another process sees that this one lives
     assert len(list(cache.iterdir())) == 1
     windows.close()
     assert list(cache.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_swept_away_after_a_day(shards, cache):
-    old, young, other = (cache / n for n in (".ids-a.1.tmp", ".ids-b.2.tmp", ".other.tmp"))
-    long_ago = time.time() - id_writer._STALE_SECONDS - 60
-    for folder in (old, young, other):
+def test_what_a_killed_process_left_is_swept_away(shards, cache):
+    left, empty, fresh, written, other = (
+        cache / name
+        for name in (".ids-a.1.tmp", ".ids-b.2.tmp", ".ids-c.3.tmp", ".ids-d.4.tmp", ".other.tmp")
+    )
+    for folder in (left, empty, fresh, written, other):
         folder.mkdir(parents=True)
+    for folder in (left, written, other):
         (folder / "ids").write_bytes(b"x")
-        os.utime(folder, (long_ago, long_ago))
-    for folder in (old, other):
-        os.utime(folder / "ids", (long_ago, long_ago))
-    read_all(build_source(shards), epochs=[0])
-    assert not old.exists()
-    assert young.exists()  # its process still writes
-    assert other.exists()
+    long_ago = time.time() - lock._STALE_SECONDS - 60
+    os.utime(empty, (long_ago, long_ago))
+    with open(written / "ids", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # its process still writes
+        read_all(build_source(shards), epochs=[0])
+    assert not left.exists()
+    assert not empty.exists()
+    for folder in (fresh, written, other):
+        assert folder.exists()
 
 
 def test_the_place_depends_on_all_that_makes_the_ids_and_on_nothing_else(shards):

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMPOSING = {"build", "run", "flags", "finish", "infer", "rows", "predict", "evaluate", "export"}
+COMPOSING = {
+    "agreement", "build", "run", "flags", "finish", "infer", "rows", "predict", "evaluate",
+    "export",
+}  # fmt: skip
 """Modules of `model` that put a network and its input together, and so may know `tfdata`."""
 
 

@@ -109,8 +109,9 @@ def test_goes_on_beyond_the_planned_steps():
     np.testing.assert_allclose(weights["embedding"], expected["embedding"], rtol=2e-5, atol=2e-5)
 
 
-def test_loss_scaling_which_skips_steps_is_never_lazy():
+@pytest.mark.parametrize(("scales", "skips"), [(True, False), (False, True)])
+def test_what_skips_steps_is_never_lazy(scales, skips):
     weights = {"embedding": tf.Variable(tf.ones([3, 2]))}
-    adam = Adam(weights, TrainConfig(), 10, scale_loss=True)
+    adam = Adam(weights, TrainConfig(skip_nonfinite=skips), 10, scale_loss=scales)
     adam.begin(0, is_lazy=True)
     assert not adam.is_lazy

@@ -102,3 +102,20 @@ def test_state_holds_all_that_a_resumed_run_needs():
         second.apply(_gradients(step), tf.constant(step))
     for name, weight in straight.items():
         np.testing.assert_array_equal(stopped[name], weight)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_skipped_update_leaves_weights_and_state_bitwise(clip_norm, bad):
+    settings = {"learning_rate": 0.03, "weight_decay": 0.1, "clip_norm": clip_norm}
+    ours, theirs = _weights(), _weights()
+    skips = Adam(ours, _plain(**settings, skip_nonfinite=True), 30, scale_loss=False)
+    plain = Adam(theirs, _plain(**settings), 30, scale_loss=False)
+    for step in range(20):
+        if step in (0, 7, 8):  # the first, when the moments are still zero, and two in a row
+            gradients = _gradients(step) | {"a/bias": tf.constant([bad, 1.0])}
+            assert not skips.apply(gradients, tf.constant(step))
+        assert skips.apply(_gradients(step), tf.constant(step))
+        plain.apply(_gradients(step), tf.constant(step))
+    for name, variable in (ours | skips.state_by_name).items():
+        np.testing.assert_array_equal(variable, (theirs | plain.state_by_name)[name], name)

@@ -103,7 +103,7 @@ def step_graph(small_shards, monkeypatch):
     """A function of (feed, preset, route) that traces a training step and returns its graph."""
     feeds = []
 
-    def trace(feed_class, preset, route="cudnn", precision="float32"):
+    def trace(feed_class, preset, route="cudnn", precision="float32", **training):
         settings = {k: v for k, v in PRESETS[preset].items() if k in ModelConfig.__annotations__}
         vocabulary = Vocabulary.build(small_shards.words, TokenizerConfig())
         config = PipelineConfig(batch_size=64, residency="host")
@@ -119,8 +119,9 @@ def step_graph(small_shards, monkeypatch):
             route=route, precision=precision,
         )  # fmt: skip
         adam = Adam(
-            classifier.weights_by_name, TrainConfig(), 100, scale_loss=precision == "mixed_float16"
-        )
+            classifier.weights_by_name, TrainConfig(**training), 100,
+            scale_loss=precision == "mixed_float16",
+        )  # fmt: skip
         adam.begin(0)
         traced = []
         function = type(tf.function(lambda: None))
@@ -143,6 +144,13 @@ def test_no_tensor_leaves_the_gpu_in_a_step(step_graph, feed_class, preset):
     body = _body(step_graph(feed_class, preset))
     assert any(op.type == "CudnnRNNV2" for op in body.get_operations())
     leaving = _tensors_to_host(body)
+    assert not leaving, "\n".join(map(str, leaving))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_skipping_a_step_fetches_nothing(step_graph, clip_norm):
+    graph = step_graph(DeviceFeed, "seed", skip_nonfinite=True, clip_norm=clip_norm)
+    leaving = _tensors_to_host(_body(graph))
     assert not leaving, "\n".join(map(str, leaving))
 
 

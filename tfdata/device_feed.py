@@ -47,7 +47,9 @@ class DeviceFeed(WindowFeed):
         self._is_even = len(set(buckets.sizes)) == 1
         # A GPU has no int32 variables (TensorFlow takes them for shapes, on the host)
         with self._strategy.scope():
-            self._ids = _make(np.uint16 if source.id_type == np.uint16 else np.uint32, 1)
+            # under several processes TensorFlow makes no variables of unsigned integers
+            self._ids = _make(np.float16 if source.id_type == np.uint16 else np.float32, 1)
+            self._stored_type = np.uint16 if source.id_type == np.uint16 else np.uint32
             self._offsets, self._labels = _make(np.int64, 1), _make(np.int64, 1)
             self._first_doc, self._rows = _make(np.int64, 0), _make(np.int64, 2)
             self._weights = tf.Variable(np.append(class_weights, 0).astype(np.float32), False)
@@ -72,7 +74,8 @@ class DeviceFeed(WindowFeed):
             raise planned
         info, window, plan = planned
         if window is not self._held:
-            self._ids.assign(window.ids.astype(self._ids.dtype.as_numpy_dtype, copy=False))
+            stored = window.ids.astype(self._stored_type, copy=False)
+            self._ids.assign(stored.view(self._ids.dtype.as_numpy_dtype))
             self._offsets.assign(window.offsets)
             self._labels.assign(window.labels.astype(np.int64))
             self._first_doc.assign(window.first_doc)
@@ -151,9 +154,12 @@ def build_feed(
 
 
 def _make(dtype: type, rank: int) -> tf.Variable:
-    """A variable of no elements yet, and of any size later."""
-    empty = np.zeros([0] * rank, dtype)
-    return tf.Variable(empty, False, shape=tf.TensorShape([None] * rank))
+    """A variable of one element as yet, and of any size later.
+
+    With none, TensorFlow 2.21 crashes where it sends them to other processes.
+    """
+    least = np.zeros([1] * rank, dtype)
+    return tf.Variable(least, False, shape=tf.TensorShape([None] * rank))
 
 
 def _take_share(
@@ -185,7 +191,7 @@ def _gather_batch(
     It works in int64, as a GPU has next to no int32 kernels: TensorFlow would fetch the numbers.
 
     Args:
-      ids, offsets, labels, first_doc: the fields of `Window`; ids of any integer type.
+      ids, offsets, labels, first_doc: the fields of `Window`; the bits of ids in a float type.
       class_weights: float32[C + 1], the last for labels that training lacks.
       scale: float32[], passed on.
     """
@@ -197,7 +203,8 @@ def _gather_batch(
         positions = tf.range(tf.cast(width, tf.int64))
     inside = positions < tf.where(real, lengths, 0)[:, tf.newaxis]
     where = tf.where(inside, starts[:, tf.newaxis] + positions, 0)
-    token_ids = tf.where(inside, tf.cast(tf.gather(ids, where), tf.int64), 0)
+    token_ids = tf.bitcast(tf.gather(ids, where), tf.uint16 if ids.dtype.size == 2 else tf.uint32)
+    token_ids = tf.where(inside, tf.cast(token_ids, tf.int64), 0)
     labels = tf.where(real, tf.cast(tf.gather(labels, safe), tf.int64), 0)
     last = tf.size(class_weights, tf.int64) - 1
     weights = tf.where(real, tf.gather(class_weights, tf.minimum(labels, last)), 0.0)

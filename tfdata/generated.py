@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shortline import __version__
 from tfdata.ingest import cache_folder
+from tfdata.lock import alone_beside
 from tfdata.synthetic import write_corpus
 
 
@@ -13,7 +14,8 @@ def generate_cached(num_docs: int) -> Path:
     """A Parquet file of so many documents in 60 classes; made where the cache has none."""
     corpus = cache_folder() / f"generated-{__version__}-{num_docs}.parquet"
     if not corpus.exists():
-        corpus.parent.mkdir(parents=True, exist_ok=True)
-        print(f"generating a corpus of {num_docs:,} documents: {corpus}")
-        write_corpus(corpus, num_docs)
+        with alone_beside(corpus):
+            if not corpus.exists():  # another process may have made it meanwhile
+                print(f"generating a corpus of {num_docs:,} documents: {corpus}", flush=True)
+                write_corpus(corpus, num_docs)
     return corpus

@@ -37,6 +37,7 @@ from tfdata.id_writer import (
     Piece,
     crc_of_json,
     make_temporary,
+    sweep_killed,
 )
 from tfdata.ingest import cache_folder
 from tfdata.shards import ShardSet
@@ -100,6 +101,7 @@ class IdCache:
 
     def open(self) -> CachedIds | None:
         """The ids, or None where there are none. A damaged cache is deleted, with a note."""
+        sweep_killed(self.folder.parent)
         try:
             return self._open_verified() if self.folder.exists() else None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +17,12 @@ from typing import IO
 
 import numpy as np
 
+from shortline import sync_folder
+from tfdata.lock import sweep_left, try_lock
+
 FORMAT = 1
 """To be raised when the files change, or what `Encoder` makes of a text."""
 FILES, ENTRY = ("ids", "lengths", "labels"), "cache.json"
-_STALE_SECONDS = 24 * 3600  # what a killed process left behind is swept away after this
 
 Piece = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Some documents of one shard: ids[n], lengths int32[d], labels int32[d]."""
@@ -77,12 +78,14 @@ class IdWriter:
     def _open(self) -> None:
         parent = self._folder.parent
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
+        sweep_killed(parent)
         if self._num_bytes > shutil.disk_usage(parent).free / 2:
             raise OSError(errno.ENOSPC, "they would take more than half of the free space")
         self._temporary = make_temporary(self._folder)
         for name in FILES:
             self._files.append(open(self._temporary / name, "wb"))  # noqa: SIM115
+        with contextlib.suppress(OSError):  # a file system without locks
+            try_lock(self._files[0].fileno())  # tells `sweep_killed` that we live
 
     def _begin_shard(self) -> None:
         self._num_docs = self._num_ids = 0
@@ -100,15 +103,14 @@ class IdWriter:
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
-            file.close()
-        _sync(self._temporary)
+        sync_folder(self._temporary)
         try:
             self._temporary.rename(self._folder)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             return
-        _sync(self._folder.parent)
+        sync_folder(self._folder.parent)
 
     def discard(self) -> None:
         """Leaves nothing behind but what was finished."""
@@ -130,18 +132,6 @@ def make_temporary(folder: Path) -> Path:
     return temporary
 
 
-def _sweep(parent: Path) -> None:
-    """Deletes the temporary folders in which nothing has been written for a day."""
-    for folder in parent.glob(".ids-*.tmp"):
-        with contextlib.suppress(OSError):  # another process sweeps, too
-            newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-            if newest < time.time() - _STALE_SECONDS:
-                shutil.rmtree(folder)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def sweep_killed(parent: Path) -> None:
+    """Deletes the temporary folders of processes that were killed."""
+    sweep_left(parent.glob(".ids-*.tmp"), FILES[0])

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -30,28 +30,33 @@ from shortline import (
     parse_flags,
     printable,
     run_command,
+    sync_folder,
     umask,
 )
 from tfdata.config import IngestConfig, TokenizerConfig
-from tfdata.pool import Pool, Source, find_sources
-from tfdata.progress import show_progress
+from tfdata.lock import alone_beside, own_temporary
+from tfdata.pool import LocalPool, Pool, Source, find_sources
 from tfdata.read import list_files
-from tfdata.shard_writer import ShardWriter, write_manifest
-from tfdata.shards import (
-    PARTS,
-    SCHEMA,
-    Shard,
-    ShardSet,
-    file_sha256,
-    is_shard_set,
-    open_shards,
-    read_batches,
-)
+from tfdata.shard_writer import write_manifest
+from tfdata.shards import PARTS, SCHEMA, ShardSet, file_sha256, open_shards
 from tfdata.split import TRAIN, VALID, Split, SplitCounts
 from tfdata.summary import collect_counts, summarize
 
-if TYPE_CHECKING:
-    from tfdata.vocab import VocabularyBuilder
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Where ingest runs; it gives the same bytes anywhere."""
+
+    engine: Literal["local", "ray"] = "local"
+    """local: in this process; ray: as tasks of a Ray cluster (pip install 'shortline[ray]'), whose
+    nodes all see the inputs and the folder of --out. One task reads one file."""
+    ray_address: str | None = None
+    """Ray cluster to join, like HOST:6379 or auto (default: $RAY_ADDRESS, else one of this machine,
+    for this command alone)."""
+
+    def __post_init__(self) -> None:
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError(f"--ray-address {self.ray_address}: needs --engine ray")
 
 
 def ingest(
@@ -60,6 +65,7 @@ def ingest(
     ingest_config: IngestConfig,
     tokenizer_config: TokenizerConfig,
     progress: bool = False,
+    engine: EngineConfig = EngineConfig(),
 ) -> ShardSet:
     """Makes the shard set `out` from files or folders, whole or not at all.
 
@@ -70,43 +76,60 @@ def ingest(
         from what it holds.
     """
     out = Path(os.path.abspath(out))
+    _check_free(out)
+    sources = find_sources(inputs, ingest_config)
+    with alone_beside(out):
+        _check_free(out)  # another process may have made it meanwhile
+        return _ingest(sources, out, ingest_config, tokenizer_config, progress, engine)
+
+
+def _check_free(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: exists and is not empty; choose another or delete it")
-    sources = find_sources(inputs, ingest_config)
+
+
+def _ingest(
+    sources: Sequence[Source],
+    out: Path,
+    ingest_config: IngestConfig,
+    tokenizer_config: TokenizerConfig,
+    progress: bool,
+    engine: EngineConfig,
+) -> ShardSet:
     with _folder_beside(out) as folder:
         work = folder / "work"
         work.mkdir()
-        with contextlib.closing(Pool(work, sources, ingest_config)) as pool:
+        with contextlib.closing(_open_pool(work, sources, ingest_config, engine)) as pool:
             pool.fill(progress)
             split, found = pool.builder.build(len(pool.labels))
             _check_learnable(pool, found, ingest_config)
             _write_set(folder, pool, split, found, tokenizer_config, progress)
         shutil.rmtree(work)
-        _sync(folder)
+        sync_folder(folder)
         folder.rename(out)
-        _sync(out.parent)
+        sync_folder(out.parent)
     return open_shards(out)
+
+
+def _open_pool(
+    folder: Path, sources: Sequence[Source], config: IngestConfig, engine: EngineConfig
+) -> Pool:
+    if engine.engine == "local":
+        return LocalPool(folder, sources, config)
+    from tfdata.ray_engine import RayPool
+
+    return RayPool(folder, sources, config, engine.ray_address)
 
 
 @contextlib.contextmanager
 def _folder_beside(out: Path) -> Iterator[Path]:
     """A temporary folder on the file system of `out`, gone afterwards unless it was renamed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
     try:
         folder.chmod(0o777 & ~umask())
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Makes the names in a folder outlast a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_learnable(pool: Pool, found: SplitCounts, config: IngestConfig) -> None:
@@ -141,7 +164,7 @@ def _write_set(
     progress: bool,
 ) -> None:
     """The second pass: shards, vocabulary and manifest into `folder`."""
-    from tfdata.vocab import VocabularyBuilder, count_lengths
+    from tfdata.vocab import VocabularyBuilder
 
     trained = found.part_docs[:, TRAIN]
     # by name where counts are equal, so that ids do not depend on the order of files
@@ -149,7 +172,8 @@ def _write_set(
     names = tuple(pool.labels[code] for code in order)
     num_classes = int((trained > 0).sum())
     builder = VocabularyBuilder(config)
-    parts = _write_shards(folder, pool, split, np.argsort(order), builder, progress)
+    id_of_code = np.argsort(order).astype(np.int32)
+    parts = pool.write_shards(folder, split, id_of_code, builder, progress)
     shard_set = ShardSet(
         folder=folder,
         labels=names[:num_classes],
@@ -164,40 +188,11 @@ def _write_set(
     )
     lengths = builder.length_counts
     if lengths is None:  # of wordpieces, which only the finished vocabulary can cut
-        texts = (texts for texts, _ in read_batches(shard_set, "train"))
-        lengths = count_lengths(texts, config, shard_set.words)
+        lengths = pool.count_lengths(shard_set, config)
     shard_set = dataclasses.replace(shard_set, length_counts=lengths)
     label_counts = {part: found.part_docs[order, i] for i, part in enumerate(PARTS)}
     settings = pool.settings() | {"tokenizer": shard_set.tokenizer}
     write_manifest(shard_set, label_counts, settings)
-
-
-def _write_shards(
-    folder: Path,
-    pool: Pool,
-    split: Split,
-    id_of_code: np.ndarray,
-    vocabulary: VocabularyBuilder,
-    progress: bool,
-) -> dict[str, tuple[Shard, ...]]:
-    ids = id_of_code.astype(np.int32)
-    done = 0
-    with contextlib.ExitStack() as stack, show_progress("writing", progress) as update:
-        writers = [stack.enter_context(ShardWriter(folder, part)) for part in PARTS]
-        for batch in pool.buckets.read():
-            hashes, codes, sources = (
-                batch.column(c).to_numpy() for c in ("hash", "code", "source")
-            )
-            parts = split.parts(hashes, codes, sources)
-            for part, writer in enumerate(writers):
-                rows = np.flatnonzero(parts == part)
-                texts = batch.column("text").take(rows)
-                writer.write(texts, ids[codes[rows]])
-                if part == TRAIN:
-                    vocabulary.add(texts)
-            done += len(batch)
-            update(done, done / pool.counts.rows_kept)
-        return {part: writer.finish() for part, writer in zip(PARTS, writers, strict=True)}
 
 
 def cache_folder() -> Path:
@@ -219,21 +214,30 @@ def ingest_cached(
     """
     sources = find_sources(inputs, ingest_config)
     key = _content_key(sources, ingest_config, tokenizer_config)
-    folder = (cache_folder() if cache_dir is None else cache_dir) / key[:32]
-    if folder.exists():
-        with contextlib.suppress(UserError):
-            shard_set = open_shards(folder)
-            print(f"data ingested before, unchanged: {folder}")
-            return shard_set
-        shutil.rmtree(folder)
-    print(f"ingesting into {folder}")
+    folder = Path(cache_folder() if cache_dir is None else cache_dir, key[:32])
+    shard_set = _open_ingested(folder)
+    if shard_set is None:
+        with alone_beside(folder):
+            shard_set = _open_ingested(folder)  # another process may have made it meanwhile
+            if shard_set is None:
+                shutil.rmtree(folder, ignore_errors=True)  # damaged
+                print(f"ingesting into {folder}", flush=True)
+                shard_set = _ingest(
+                    sources, folder, ingest_config, tokenizer_config, True, EngineConfig()
+                )
+                print(summarize(shard_set))
+    return shard_set
+
+
+def _open_ingested(folder: Path) -> ShardSet | None:
+    """The shard set that is there, whole; else None."""
+    if not folder.exists():
+        return None
     try:
-        shard_set = ingest(inputs, folder, ingest_config, tokenizer_config, progress=True)
-    except (UserError, OSError):
-        if not is_shard_set(folder):
-            raise
-        shard_set = open_shards(folder)  # another process was faster
-    print(summarize(shard_set))
+        shard_set = open_shards(folder)
+    except UserError:
+        return None
+    print(f"data ingested before, unchanged: {folder}")
     return shard_set
 
 
@@ -262,6 +266,7 @@ class IngestFlags:
     """Folder to make: the shard set."""
     config: Path | None = None
     """YAML file of flags; flags on the command line win."""
+    run: EngineConfig = field(default_factory=EngineConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     tokens: TokenizerConfig = field(default_factory=TokenizerConfig)
 
@@ -276,7 +281,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("no INPUT: name the files or folders to read")
     import_tensorflow()
     started = time.monotonic()
-    shard_set = ingest(flags.inputs, flags.out, flags.ingest, flags.tokens, progress=True)
+    with own_temporary():
+        shard_set = ingest(flags.inputs, flags.out, flags.ingest, flags.tokens, True, flags.run)
     seconds = time.monotonic() - started
     print(summarize(shard_set))
     num_docs = {part: shard_set.num_docs(part) for part in PARTS}

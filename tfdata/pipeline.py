@@ -59,7 +59,8 @@ class WindowInfo(NamedTuple):
 class _Steps(NamedTuple):
     """Batches of a window, one after the other: what numpy does for many of them at once.
 
-    Fillers fill up the rows of a batch, so that replicas can share them evenly.
+    Fillers fill up the rows of a batch, so that replicas can share them evenly. Where several
+    processes train, these are the rows of this one's replicas.
     """
 
     token_ids: np.ndarray
@@ -87,22 +88,25 @@ _GATHERED = 2**18  # tokens at a time, about: they stay in the cache of a core
 
 
 def _gather_steps(
-    window: Window, plan: Plan, class_weights: np.ndarray, num_replicas: int
-) -> Iterator[_Steps]:
+    window: Window, plan: Plan, class_weights: np.ndarray, num_replicas: int,
+    replicas: range | None = None,
+) -> Iterator[_Steps]:  # fmt: skip
     """The batches of a plan, a few at a time.
 
     Args:
       class_weights: float32[C + 1], the last for labels that training lacks.
+      replicas: those to gather for (default: all).
     """
+    replicas = range(num_replicas) if replicas is None else replicas
     all_sizes = -(-plan.sizes // num_replicas)
-    num_rows = int(all_sizes.max(initial=0)) * num_replicas
+    num_rows = int(all_sizes.max(initial=0)) * len(replicas)
     num_steps = max(1, _GATHERED // max(1, num_rows * int(plan.widths.max(initial=0))))
     ids = np.asarray(window.ids)  # a memory map is slow to index
     for first in range(0, len(plan), num_steps):
         steps = slice(first, first + num_steps)
         rows, widths, sizes = plan.rows[steps], plan.widths[steps], all_sizes[steps]
-        more = num_rows - rows.shape[1]
-        rows = np.pad(rows, [(0, 0), (0, more)], constant_values=FILLER)
+        num_real = (rows >= 0).sum(axis=1, dtype=np.float32)
+        rows = _take_shares(rows, sizes, replicas, num_rows)
         real = rows >= 0
         safe = np.maximum(rows, 0)
         starts = window.offsets[safe]
@@ -114,9 +118,22 @@ def _gather_steps(
         yield _Steps(
             token_ids, np.maximum(lengths, 1), labels,
             np.where(real, weights, np.float32(0)), np.where(real, window.first_doc + rows, -1),
-            (sizes * num_replicas).astype(np.float32) / real.sum(axis=1, dtype=np.float32),
-            widths, sizes,
+            (sizes * num_replicas).astype(np.float32) / num_real, widths, sizes,
         )  # fmt: skip
+
+
+def _take_shares(rows: np.ndarray, sizes: np.ndarray, replicas: range, num_rows: int) -> np.ndarray:
+    """int32[S, num_rows]: the rows of some replicas, each of which has `sizes` int32[S] of a batch.
+
+    >>> _take_shares(np.array([[3, 4, 5]]), np.array([2]), range(1, 2), 2).tolist()
+    [[5, -1]]
+    """
+    here = np.arange(num_rows)
+    columns = replicas.start * sizes[:, np.newaxis] + here
+    is_there = (here < len(replicas) * sizes[:, np.newaxis]) & (columns < rows.shape[1])
+    return np.where(
+        is_there, np.take_along_axis(rows, np.where(is_there, columns, 0), axis=1), FILLER
+    )
 
 
 def _read_rows(ids: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
@@ -184,6 +201,7 @@ class BatchFeed(WindowFeed):
         """
         self._strategy = strategy or tf.distribute.get_strategy()
         self._num_replicas = self._strategy.num_replicas_in_sync
+        self._replicas = find_replicas(self._strategy)
         self._source = source
         source.start()
         self._epochs = plan_epochs(source, buckets, seed, start)
@@ -217,7 +235,10 @@ class BatchFeed(WindowFeed):
         try:
             for info, window, plan in self._epochs:
                 self._infos.put(info)
-                for steps in _gather_steps(window, plan, self._class_weights, self._num_replicas):
+                gathered = _gather_steps(
+                    window, plan, self._class_weights, self._num_replicas, self._replicas
+                )
+                for steps in gathered:
                     self._steps.enqueue_many(steps)
         except (tf.errors.CancelledError, Stopped):  # closed
             return
@@ -252,11 +273,24 @@ class BatchFeed(WindowFeed):
             # where all batches are whole, there is nothing to cut off, and no op to find out
             if self._num_replicas > 1 or not self._is_even:
                 share = tf.distribute.get_replica_context().replica_id_in_sync_group
+                share -= self._replicas.start
                 rows = slice(share * step.sizes, (share + 1) * step.sizes)
                 token_ids, lengths, labels = token_ids[rows], lengths[rows], labels[rows]
                 weights, docs, scale = weights[rows], docs[rows], tf.identity(scale)
             token_ids = tf.cast(token_ids[:, : step.widths], tf.int32)
         return Batch(token_ids, lengths, labels, weights, docs, scale)
+
+
+def find_replicas(strategy: tf.distribute.Strategy) -> range:
+    """Numbers of this process's replicas among all that train together."""
+    numbers: list[int] = []
+
+    def note(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+        numbers.append(int(context.replica_id_in_sync_group))
+        return tf.zeros([])
+
+    strategy.experimental_distribute_values_from_function(note)
+    return range(numbers[0], numbers[-1] + 1)
 
 
 def plan_epochs(

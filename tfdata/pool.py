@@ -1,24 +1,34 @@
-"""The first pass of ingest: every document read, cleaned, hashed, and scattered to the disk."""
+"""All documents of an ingest between its passes.
+
+The first pass reads, cleans and hashes every document and scatters it to the disk; the second
+gives each its part and label id and writes the shards.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from shortline import UserError, printable
-from tfdata.config import IngestConfig
+from tfdata.config import IngestConfig, TokenizerConfig
 from tfdata.progress import show_progress
 from tfdata.raw import ReadCounts
 from tfdata.read import estimate_bytes, list_files, read_documents
-from tfdata.shards import is_shard_set
+from tfdata.shard_writer import ShardWriter
+from tfdata.shards import PARTS, Shard, ShardSet, is_shard_set, read_batches
 from tfdata.shuffle import DOCUMENTS, ShuffleBuckets
-from tfdata.split import TEST, TRAIN, VALID, SplitBuilder, hash_texts
+from tfdata.split import TEST, TRAIN, VALID, Split, SplitBuilder, hash_texts
+
+if TYPE_CHECKING:
+    from tfdata.vocab import VocabularyBuilder
 
 _MOST_LABELS = 100_000
 
@@ -55,53 +65,105 @@ def find_sources(inputs: Sequence[Path], config: IngestConfig) -> list[Source]:
     return sources
 
 
-class Pool:
-    """All documents of all sources: in shuffle buckets, and as hashes in the split's builder."""
+class LabelCodes:
+    """Codes of labels, by first sight."""
+
+    def __init__(self) -> None:
+        self._code_of: dict[str, int] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Label names by code."""
+        return list(self._code_of)
+
+    def merge(self, names: Iterable[str], counts: ReadCounts) -> np.ndarray:
+        """The codes int32[n] of labels.
+
+        Raises:
+          UserError: they have become so many that they are none.
+        """
+        codes = [self._code_of.setdefault(name, len(self._code_of)) for name in names]
+        if len(self._code_of) > _MOST_LABELS:
+            raise UserError(self.too_many(counts))
+        return np.array(codes, np.int32)
+
+    def too_many(self, counts: ReadCounts) -> str:
+        """What the user is told, of `counts.rows_kept` documents with such labels."""
+        names = ", ".join(f"`{printable(label)}`" for _, label in sorted(counts.columns))
+        some = ", ".join(printable(label, 30) for label in self.names[:3])
+        return (
+            f"column {names} has {len(self._code_of):,} distinct values in "
+            f"{counts.rows_kept:,} documents ({some}, ...): it looks like texts or ids, not "
+            "labels; name the label column with --label"
+        )
+
+
+def code_documents(
+    batches: Iterable[pa.RecordBatch], part: int, seed: int, codes: LabelCodes, counts: ReadCounts
+) -> Iterator[pa.RecordBatch]:
+    """What `read_documents` gives of one source as batches of shuffle.DOCUMENTS."""
+    for batch in batches:
+        texts, labels = batch.column("text"), batch.column("label").dictionary_encode()
+        code_of_row = codes.merge(labels.dictionary.to_pylist(), counts)[labels.indices.to_numpy()]
+        hashes = hash_texts(texts, seed)
+        parts = np.full(len(batch), part, np.uint8)
+        columns = [texts, pa.array(code_of_row), pa.array(hashes), pa.array(parts)]
+        yield pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS)
+
+
+class Pool(ABC):
+    """All documents of all sources: on the disk, and as hashes in the split's builder."""
 
     def __init__(self, folder: Path, sources: Sequence[Source], config: IngestConfig):
-        self._sources, self._config = sources, config
+        self._folder, self._sources, self._config = folder, sources, config
         files = [f for source in sources for f in list_files(source.path, config.format)]
         self._disk_bytes = sum(file.stat().st_size for file in files)
-        num_bytes = sum(estimate_bytes(file) for file in files)
-        self.buckets = ShuffleBuckets(folder, num_bytes, config.split_seed)
+        self._num_bytes = sum(estimate_bytes(file) for file in files)
         self.builder = SplitBuilder(
             folder, valid=config.share("valid") or 0.0, test=config.share("test") or 0.0
         )
         self.counts = ReadCounts()
-        self._code_of: dict[str, int] = {}
+        self._codes = LabelCodes()
 
     @property
     def labels(self) -> list[str]:
         """Label names by code; codes go by first sight."""
-        return list(self._code_of)
+        return self._codes.names
 
+    @abstractmethod
     def fill(self, progress: bool) -> None:
         """Reads everything.
 
         Raises:
           UserError: something cannot be read, or the labels are so many that they are none.
         """
-        with show_progress("reading", progress) as update:
-            for source in self._sources:
-                for batch in read_documents(source.path, self._config, self.counts):
-                    self._add(batch, source.part)
-                    update(self.counts.rows_kept, self.counts.bytes_read / self._disk_bytes)
 
-    def _add(self, batch: pa.RecordBatch, part: int) -> None:
-        texts, codes = batch.column("text"), self._codes(batch.column("label"))
-        hashes = hash_texts(texts, self._config.split_seed)
-        self.builder.add(hashes, codes, part)
-        parts = np.full(len(batch), part, np.uint8)
-        columns = [texts, pa.array(codes), pa.array(hashes), pa.array(parts)]
-        self.buckets.add(pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS))
+    @abstractmethod
+    def write_shards(
+        self,
+        folder: Path,
+        split: Split,
+        id_of_code: np.ndarray,
+        vocabulary: VocabularyBuilder,
+        progress: bool,
+    ) -> dict[str, tuple[Shard, ...]]:
+        """Writes the shards of each part into `folder`; can be called once.
 
-    def _codes(self, labels: pa.Array) -> np.ndarray:
-        encoded = labels.dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        codes = [self._code_of.setdefault(name, len(self._code_of)) for name in names]
-        if len(self._code_of) > _MOST_LABELS:
-            raise UserError(self.too_many_labels())
-        return np.array(codes, np.int32)[encoded.indices.to_numpy()]
+        Args:
+          id_of_code: int32[C], the label id of each code.
+          vocabulary: is given the documents of the training part, in their order.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends whatever still reads or writes."""
+
+    def count_lengths(self, shard_set: ShardSet, config: TokenizerConfig) -> np.ndarray:
+        """int64[n], training documents by number of tokens, by the set's finished vocabulary."""
+        from tfdata.vocab import count_lengths
+
+        texts = (texts for texts, _ in read_batches(shard_set, "train"))
+        return count_lengths(texts, config, shard_set.words)
 
     def settings(self) -> dict[str, Any]:
         """What made the data, for the manifest; file names without their folders."""
@@ -111,15 +173,58 @@ class Pool:
                 ingest[flag] = Path(ingest[flag]).name
         return {"ingest": ingest, "sources": [source.path.name for source in self._sources]}
 
-    def close(self) -> None:
-        """Closes the files of the first pass."""
-        self.buckets.close()
-
     def too_many_labels(self) -> str:
-        names = ", ".join(f"`{printable(label)}`" for _, label in sorted(self.counts.columns))
-        some = ", ".join(printable(label, 30) for label in self.labels[:3])
-        return (
-            f"column {names} has {len(self._code_of):,} distinct values in "
-            f"{self.counts.rows_kept:,} documents ({some}, ...): it looks like texts or ids, not "
-            "labels; name the label column with --label"
-        )
+        return self._codes.too_many(self.counts)
+
+
+class LocalPool(Pool):
+    """A pool that this process fills and empties, through shuffle buckets."""
+
+    def __init__(self, folder: Path, sources: Sequence[Source], config: IngestConfig):
+        super().__init__(folder, sources, config)
+        self._buckets = ShuffleBuckets(folder, self._num_bytes, config.split_seed)
+
+    def fill(self, progress: bool) -> None:
+        seed = self._config.split_seed
+        with show_progress("reading", progress) as update:
+            for source in self._sources:
+                batches = read_documents(source.path, self._config, self.counts)
+                for batch in code_documents(batches, source.part, seed, self._codes, self.counts):
+                    hashes, codes = (batch.column(c).to_numpy() for c in ("hash", "code"))
+                    self.builder.add(hashes, codes, source.part)
+                    self._buckets.add(batch)
+                    update(self.counts.rows_kept, self.counts.bytes_read / self._disk_bytes)
+
+    def write_shards(
+        self,
+        folder: Path,
+        split: Split,
+        id_of_code: np.ndarray,
+        vocabulary: VocabularyBuilder,
+        progress: bool,
+    ) -> dict[str, tuple[Shard, ...]]:
+        done = 0
+        with contextlib.ExitStack() as stack, show_progress("writing", progress) as update:
+            writers = [stack.enter_context(ShardWriter(folder, part)) for part in PARTS]
+            for batch in self._buckets.read():
+                for part, texts, ids in split_batch(batch, split, id_of_code):
+                    writers[part].write(texts, ids)
+                    if part == TRAIN:
+                        vocabulary.add(texts)
+                done += len(batch)
+                update(done, done / self.counts.rows_kept)
+            return {part: writer.finish() for part, writer in zip(PARTS, writers, strict=True)}
+
+    def close(self) -> None:
+        self._buckets.close()
+
+
+def split_batch(
+    batch: pa.RecordBatch, split: Split, id_of_code: np.ndarray
+) -> Iterator[tuple[int, pa.Array, np.ndarray]]:
+    """A batch of shuffle.DOCUMENTS by part: (part, string[n], label ids int32[n])."""
+    hashes, codes, sources = (batch.column(c).to_numpy() for c in ("hash", "code", "source"))
+    parts = split.parts(hashes, codes, sources)
+    for part in (TRAIN, VALID, TEST):
+        rows = np.flatnonzero(parts == part)
+        yield part, batch.column("text").take(rows), id_of_code[codes[rows]]

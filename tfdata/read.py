@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -36,7 +36,7 @@ DOCUMENTS = pa.schema([("text", pa.string()), ("label", pa.string())])
 
 def read_documents(
     path: Path, config: IngestConfig, counts: ReadCounts
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch, None, None]:
     """Batches of up to 16,384 rows of (text: string, label: string), no nulls, valid UTF-8.
 
     `path` is a file, or a folder whose data files are read in the order of their names. Rows
@@ -45,26 +45,36 @@ def read_documents(
     Raises:
       UserError: what the file holds cannot be read as documents; it names the file and row.
     """
-    names: tuple[str | None, str | None] = (config.text, config.label)
     seen = counts.rows_read
     for file in list_files(path, config.format):
-        head = read_head(file)
-        if not head.removeprefix(BOM).strip():
-            continue
-        table = _open_table(file, head, config, counts)
-        folders = _hive_values(file, path)
-        all_names = table.names + [key for key in folders if key not in table.names]
-        text, label = names = find_columns(all_names, *names, source=file)
-        assert label is not None
-        counts.columns.add((text, label))
-        row = table.first_row
-        for batch in table.read([n for n in (text, label) if n in table.names]):
-            texts = column_as_text(batch, text, folders, file)
-            labels = column_as_text(batch, label, folders, file)
-            yield from _clean(texts, labels, _Place(file, row, config.strict), counts)
-            row += batch.num_rows
+        config = yield from read_file(file, path, config, counts)
     if counts.rows_read == seen:
         raise UserError(f"{path}: holds no rows of data (it is empty, or a header alone)")
+
+
+def read_file(
+    file: Path, path: Path, config: IngestConfig, counts: ReadCounts
+) -> Generator[pa.RecordBatch, None, IngestConfig]:
+    """The documents of one file of `path`, as above; it returns the settings for the next file.
+
+    These name the columns, which the first file of a folder settles for all.
+    """
+    head = read_head(file)
+    if not head.removeprefix(BOM).strip():
+        return config
+    table = _open_table(file, head, config, counts)
+    folders = _hive_values(file, path)
+    all_names = table.names + [key for key in folders if key not in table.names]
+    text, label = find_columns(all_names, config.text, config.label, source=file)
+    assert label is not None
+    counts.columns.add((text, label))
+    row = table.first_row
+    for batch in table.read([n for n in (text, label) if n in table.names]):
+        texts = column_as_text(batch, text, folders, file)
+        labels = column_as_text(batch, label, folders, file)
+        yield from _clean(texts, labels, _Place(file, row, config.strict), counts)
+        row += batch.num_rows
+    return replace(config, text=text, label=label)
 
 
 def read_table_batches(

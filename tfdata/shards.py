@@ -254,9 +254,16 @@ def _verify(path: Path, shard: Shard) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+      OSError: it cannot be read, or not to the end; with the file's name.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return digest.hexdigest()

@@ -6,11 +6,12 @@ memory of one bucket.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _BUCKET_BYTES = 48 << 20
 _LARGEST_BUCKET_BYTES = 4 * _BUCKET_BYTES
@@ -20,6 +21,54 @@ _BATCH_DOCS = 16_384
 DOCUMENTS = pa.schema(
     [("text", pa.string()), ("code", pa.int32()), ("hash", pa.uint64()), ("source", pa.uint8())]
 )
+_FIXED_BYTES = 17  # of a document beside its text: an offset, the code, the hash, the source
+
+
+def count_buckets(num_bytes: int) -> int:
+    """Buckets for documents of so many bytes."""
+    return min(_MOST_BUCKETS, 1 + num_bytes // _BUCKET_BYTES)
+
+
+def row_random(seed: Sequence[int], first_row: int = 0) -> np.random.Generator:
+    """What the buckets of rows are drawn from, from `first_row` of all rows on.
+
+    One stream of doubles: the draw of a row does not depend on how rows come in batches.
+    """
+    bits = np.random.PCG64([*seed, 1])
+    return np.random.Generator(bits.advance(first_row))
+
+
+def scatter(
+    table: pa.Table, random: np.random.Generator, num_buckets: int
+) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """The next documents of a stream, by bucket: (table, bounds int64[B + 1], bytes int64[B])."""
+    bucket = (random.random(len(table)) * num_buckets).astype(np.int64)
+    table = table.take(np.argsort(bucket, kind="stable"))
+    bounds = np.cumsum([0, *np.bincount(bucket, minlength=num_buckets)])
+    lengths = pc.binary_length(table.column("text")).to_numpy()
+    ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[bounds]
+    return table, bounds, np.diff(ends) + _FIXED_BYTES * np.diff(bounds)
+
+
+def shuffle_bucket(
+    batches: Iterable[pa.RecordBatch], num_bytes: int, folder: Path, seed: Sequence[int], index: int
+) -> Iterator[pa.RecordBatch]:
+    """The documents of bucket `index`, shuffled, in batches of up to 16,384.
+
+    Where they are more than memory is meant for, smaller buckets in the new folder `folder` serve.
+    """
+    if num_bytes > _LARGEST_BUCKET_BYTES:
+        folder.mkdir()
+        smaller = ShuffleBuckets(folder, num_bytes, *seed, 3, index)
+        for batch in batches:
+            smaller.add(batch)
+        yield from smaller.read()
+        folder.rmdir()
+        return
+    table = pa.Table.from_batches(batches, DOCUMENTS).combine_chunks()
+    order = np.random.default_rng([*seed, 2, index]).permutation(len(table))
+    for start in range(0, len(table), _BATCH_DOCS):
+        yield from table.take(order[start : start + _BATCH_DOCS]).to_batches()
 
 
 class ShuffleBuckets:
@@ -28,15 +77,14 @@ class ShuffleBuckets:
     def __init__(self, folder: Path, num_bytes: int, *seed: int):
         """`num_bytes` is an estimate of the size of all documents, for the number of buckets."""
         self._folder, self._seed = folder, seed
-        # one stream of doubles: the draw of a row does not depend on how rows come in batches
-        self._random = np.random.default_rng([*seed, 1])
-        num_buckets = min(_MOST_BUCKETS, 1 + num_bytes // _BUCKET_BYTES)
+        self._random = row_random(seed)
+        num_buckets = count_buckets(num_bytes)
         self._paths = [folder / f"{i:03d}.arrow" for i in range(num_buckets)]
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         self._writers = [
             pa.ipc.new_stream(str(path), DOCUMENTS, options=options) for path in self._paths
         ]
-        self._bytes = [0] * num_buckets
+        self._bytes = np.zeros(num_buckets, np.int64)
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
 
@@ -52,27 +100,8 @@ class ShuffleBuckets:
         self._flush()
         self.close()
         for index, path in enumerate(self._paths):
-            if self._bytes[index] > _LARGEST_BUCKET_BYTES:  # the estimate was too small
-                yield from self._split(index)
-                continue
-            with pa.ipc.open_stream(str(path)) as reader:
-                table = reader.read_all().combine_chunks()
-            path.unlink()
-            order = np.random.default_rng([*self._seed, 2, index]).permutation(len(table))
-            for start in range(0, len(table), _BATCH_DOCS):
-                yield from table.take(order[start : start + _BATCH_DOCS]).to_batches()
-
-    def _split(self, index: int) -> Iterator[pa.RecordBatch]:
-        """One bucket's documents, shuffled through smaller buckets of their own."""
-        folder = self._folder / f"{index:03d}"
-        folder.mkdir()
-        smaller = ShuffleBuckets(folder, self._bytes[index], *self._seed, 3, index)
-        with pa.ipc.open_stream(str(self._paths[index])) as reader:
-            for batch in reader:
-                smaller.add(batch)
-        self._paths[index].unlink()
-        yield from smaller.read()
-        folder.rmdir()
+            num_bytes, folder = int(self._bytes[index]), path.with_suffix("")
+            yield from shuffle_bucket(_read_once(path), num_bytes, folder, self._seed, index)
 
     def close(self) -> None:
         """Closes the bucket files."""
@@ -82,11 +111,14 @@ class ShuffleBuckets:
     def _flush(self) -> None:
         table = pa.Table.from_batches(self._pending, DOCUMENTS).combine_chunks()
         self._pending, self._pending_bytes = [], 0
-        bucket = (self._random.random(len(table)) * len(self._paths)).astype(np.int64)
-        table = table.take(np.argsort(bucket, kind="stable"))
-        bounds = np.cumsum([0, *np.bincount(bucket, minlength=len(self._paths))])
+        table, bounds, num_bytes = scatter(table, self._random, len(self._paths))
+        self._bytes += num_bytes
         for index, writer in enumerate(self._writers):
             if bounds[index] < bounds[index + 1]:
-                share = table.slice(bounds[index], bounds[index + 1] - bounds[index])
-                self._bytes[index] += share.nbytes
-                writer.write_table(share)
+                writer.write_table(table.slice(bounds[index], bounds[index + 1] - bounds[index]))
+
+
+def _read_once(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa.ipc.open_stream(str(path)) as reader:
+        yield from reader
+    path.unlink()

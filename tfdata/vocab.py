@@ -90,7 +90,7 @@ class VocabularyBuilder:
     """Counts the words, and the lengths, of the texts that `add` is given."""
 
     def __init__(self, config: TokenizerConfig):
-        self._config = config
+        self.config = config
         self._counts: dict[bytes, int] = {}
         self._least = 1
         self._lengths = np.zeros(1, np.int64)
@@ -108,11 +108,20 @@ class VocabularyBuilder:
 
     def add(self, texts: pa.Array) -> None:
         """Counts one batch of training texts (a string array without nulls)."""
+        self.merge(*self.count(texts))
+
+    def count(self, texts: pa.Array) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+        """What `merge` takes of a batch: words by first sight, int64[n] of each; documents by
+        number of tokens."""
         distinct, counts, lengths = self._count(texts_to_tensor(texts))
+        return distinct.numpy().tolist(), counts.numpy(), lengths.numpy()
+
+    def merge(self, words: list[bytes], counts: np.ndarray, lengths: np.ndarray) -> None:
+        """Takes in the counts of one batch; batch after batch as they stand in the data."""
         get = self._counts.get
-        for word, count in zip(distinct.numpy().tolist(), counts.numpy().tolist(), strict=True):
+        for word, count in zip(words, counts.tolist(), strict=True):
             self._counts[word] = get(word, 0) + count
-        self._lengths = _add_counts(self._lengths, lengths.numpy())
+        self._lengths = add_counts(self._lengths, lengths)
         while len(self._counts) > _MOST_COUNTED:  # the rarest go, as in fastText's reduction
             self._counts = {w: c for w, c in self._counts.items() if c > self._least}
             self._least += 1
@@ -120,14 +129,14 @@ class VocabularyBuilder:
     def build(self) -> list[str]:
         """Words by falling count, ties by first sight; pieces with their specials for wordpiece."""
         ranked = sorted(self._counts.items(), key=lambda item: -item[1])
-        if self._config.tokenizer == "wordpiece":
-            return _learn_pieces(ranked, self._config)
-        return [word.decode("utf-8", "replace") for word, _ in ranked[: self._config.vocab_size]]
+        if self.config.tokenizer == "wordpiece":
+            return _learn_pieces(ranked, self.config)
+        return [word.decode("utf-8", "replace") for word, _ in ranked[: self.config.vocab_size]]
 
     @property
     def length_counts(self) -> np.ndarray | None:
         """int64[n], documents by number of tokens; None: needs the finished vocabulary."""
-        return None if self._config.tokenizer == "wordpiece" else self._lengths
+        return None if self.config.tokenizer == "wordpiece" else self._lengths
 
 
 def count_lengths(
@@ -141,11 +150,12 @@ def count_lengths(
     )
     total = np.zeros(1, np.int64)
     for texts in batches:
-        total = _add_counts(total, count(texts_to_tensor(texts)).numpy())
+        total = add_counts(total, count(texts_to_tensor(texts)).numpy())
     return total
 
 
-def _add_counts(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def add_counts(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """int64 sums of two arrays of counts, of which one may be longer."""
     longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
     total = longer.astype(np.int64)
     total[: len(shorter)] += shorter

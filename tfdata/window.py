@@ -13,11 +13,11 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +67,9 @@ def build_window(pieces: list[Piece], first_doc: int) -> Window:
     return Window(ids, offsets, labels, first_doc)
 
 
-def cut_windows(pieces: Iterable[Piece], window_docs: int, first_doc: int = 0) -> Iterator[Window]:
+def cut_windows(
+    pieces: Iterable[Piece], window_docs: int, first_doc: int = 0
+) -> Generator[Window, None, None]:
     """Windows of `window_docs` documents, the last of what is left, from pieces of any size."""
     held, num_held = [], 0
     for ids, lengths, labels in pieces:
@@ -84,6 +86,18 @@ def cut_windows(pieces: Iterable[Piece], window_docs: int, first_doc: int = 0) -
             num_held += len(lengths)
     if held:
         yield build_window(held, first_doc)
+
+
+class Gather(Protocol):
+    """The processes that train together."""
+
+    num: int
+    index: int
+    """Of this one."""
+
+    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+        """Everybody's one-dimensional arrays, of one type and any length."""
+        ...
 
 
 class Stopped(Exception):
@@ -147,6 +161,59 @@ class WindowSource:
         if epoch == 0 and self._shuffle_seed is not None:
             return min(whole, self._window_docs, max(_LEAST_FIRST_DOCS, -(-whole // 4)))
         return whole
+
+    def share(self, workers: Gather) -> None:
+        """Several processes tokenise a part of the documents each, and then hold them all.
+
+        All call it, before anything is read. With `stream` residency nothing is held, and each
+        process tokenises every window.
+
+        Raises:
+          UserError: a shard is missing, truncated or damaged.
+        """
+        if workers.num == 1 or self.residency == "stream" or not self.num_docs:
+            return
+        self._held = self._open_whole()
+        if all(have[0] for have in workers.gather(np.array([self._held is not None]))):
+            return
+        shard_docs = [shard.num_docs for shard in self._shard_set.parts[self._part]]
+        piece = self._encode_some(*choose_docs(shard_docs, workers.num, workers.index))
+        ids, lengths, labels = (np.concatenate(workers.gather(array)) for array in piece)
+        if self._held is None:
+            self._held = build_window([(ids, lengths, labels)], 0)
+            self._keep(self._held)
+
+    def _encode_some(self, first: int, last: int) -> Piece:
+        """The documents `first` … `last - 1` of the part; no shard without one of them is read."""
+        if self._held is not None:
+            tokens = slice(self._held.offsets[first], self._held.offsets[last])
+            docs = slice(first, last)
+            return self._held.ids[tokens], self._held.lengths[docs], self._held.labels[docs]
+        if first == last:
+            return np.empty(0, self.id_type), np.empty(0, np.int32), np.empty(0, np.int32)
+        ends = np.cumsum([shard.num_docs for shard in self._shard_set.parts[self._part]])
+        first_shard, last_shard = np.searchsorted(ends, [first, last - 1], side="right").tolist()
+        order = list(range(first_shard, last_shard + 1))
+        pieces = self._encode(order, first - int(ends[first_shard - 1] if first_shard else 0))
+        with contextlib.closing(cut_windows(pieces, last - first)) as windows:
+            window = next(windows)
+        return window.ids, window.lengths, window.labels
+
+    def _keep(self, window: Window) -> None:
+        """Writes the whole part to the cache on disk, if there is to be one."""
+        if self._cache is None:
+            return
+        ends = np.cumsum(self._cache.shard_docs)
+        docs = [
+            slice(end - size, end) for size, end in zip(self._cache.shard_docs, ends, strict=True)
+        ]
+        offsets, lengths, labels = window.offsets, window.lengths, window.labels
+        pieces = (
+            (window.ids[offsets[shard.start] : offsets[shard.stop]], lengths[shard], labels[shard])
+            for shard in docs
+        )
+        for _ in self._cache.keep(pieces, None):
+            pass
 
     def read(self, epoch: int, first_window: int = 0) -> Iterator[Window]:
         """The windows of an epoch from `first_window` on.
@@ -233,6 +300,23 @@ class WindowSource:
                     yield running.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def choose_docs(shard_docs: Sequence[int], num_workers: int, index: int) -> tuple[int, int]:
+    """The first document that a worker tokenises, and the one after its last.
+
+    Workers read whole shards, unless there are fewer of them.
+
+    >>> choose_docs([5, 5, 5, 5], 2, 1)
+    (10, 20)
+    >>> choose_docs([10], 2, 1)
+    (5, 10)
+    """
+    ends = np.append(0, np.cumsum(shard_docs))
+    wanted = ends[-1] * np.arange(num_workers + 1) // num_workers
+    if len(shard_docs) >= num_workers:
+        wanted = ends[np.abs(ends[:, np.newaxis] - wanted).argmin(axis=0)]
+    return int(wanted[index]), int(wanted[index + 1])
 
 
 def _join_windows(windows: list[Window]) -> Window:

@@ -1,0 +1,72 @@
+"""What is called again and again keeps nothing: TensorFlow remembers every Python number."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+
+import pytest
+
+from model.classifier import Classifier
+from model.config import ModelConfig, TrainConfig
+from model.events import MetricsLog
+from model.made_up import make_batch, repeat_batches
+from model.optimizer import Adam
+from model.step import build_train_chunk
+from tfdata.pipeline import Batch
+
+_CALLS = 1_000
+_MOST_BYTES = 150  # a call; a Python number that TensorFlow was given takes more
+_numbers = itertools.count(10_000)
+
+try:
+    _mallinfo = ctypes.CDLL(None).mallinfo2  # of the GNU C library; resident memory tells less
+except (AttributeError, OSError, TypeError):
+    _mallinfo = None
+pytestmark = pytest.mark.skipif(_mallinfo is None, reason="wants the GNU C library")
+
+
+class _Allocated(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+            "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def grow(call):
+    """Bytes a call that stay allocated, of calls with numbers that were not there before."""
+    assert _mallinfo is not None
+    _mallinfo.restype = _Allocated
+    sizes = []
+    for _ in range(2):  # the first ones fill what is filled but once
+        for number in itertools.islice(_numbers, _CALLS):
+            call(number)
+        allocated = _mallinfo()
+        sizes.append(allocated.uordblks + allocated.hblkhd)
+    return (sizes[1] - sizes[0]) / _CALLS
+
+
+def test_a_log_keeps_no_event(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0)
+    assert grow(lambda n: log.log("train", n, {"loss": n / 7, "accuracy": n / 9})) < _MOST_BYTES
+    log.close()
+
+
+def test_a_chunk_keeps_no_step():
+    classifier = Classifier(
+        ModelConfig(embedding_dim=4, hidden=4), vocab_size=10, num_classes=2, unknown_id=1,
+        route="block",
+    )  # fmt: skip
+    adam = Adam(classifier.weights_by_name, TrainConfig(), 100_000, scale_loss=False)
+    adam.begin(0, is_lazy=True)
+    batch = make_batch(Batch, 2, 3, vocab_size=10, num_classes=2)
+    run = build_train_chunk(classifier, adam, repeat_batches([batch]), seed=0)
+
+    def run_and_catch_up(step):
+        run(step, 0)
+        adam.catch_up(step)
+
+    assert grow(run_and_catch_up) < _MOST_BYTES
