@@ -38,7 +38,7 @@ from tfdata.encode import Encoder
 from tfdata.generated import generate_cached
 from tfdata.ingest import ingest_cached
 from tfdata.locate import locate_batch
-from tfdata.pipeline import Batch, BatchFeed
+from tfdata.pipeline import Batch, BatchFeed, find_replicas
 from tfdata.plan import Buckets, choose_buckets, count_steps
 from tfdata.shards import PARTS, ShardSet, is_shard_set, open_shards
 from tfdata.vocab import Vocabulary
@@ -291,7 +291,8 @@ def warm_up_shapes(
         )
         for size, width in zip(buckets.sizes, buckets.widths, strict=True)
     ]  # fmt: skip
-    train_chunk = build_chunk(repeat_batches(batches, copies=num_replicas))
+    here = find_replicas(tf.distribute.get_strategy())  # a process feeds its own replicas
+    train_chunk = build_chunk(repeat_batches(batches, copies=len(here)))
     warm_up(variables, train_chunk, len(batches), predict)
 
 

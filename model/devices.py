@@ -129,7 +129,7 @@ def _name_busy_gpus(gpus: str, numbers: Sequence[int]) -> Iterator[None]:
         yield
     except (tf.errors.OpError, RuntimeError) as error:
         ordinal = re.search(r"(?:device ordinal|GPU:)\s*(\d+)", str(error))
-        if not re.search(r"CUDA_ERROR|cuda|GPU", str(error)):
+        if not re.search(r"(?i)cuda|gpu", str(error)):
             raise
         named = f"GPU {ordinal[1]}" if ordinal else ", ".join(f"GPU {n}" for n in numbers)
         raise UserError(

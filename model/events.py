@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
@@ -30,11 +31,14 @@ class MetricsLog:
         metadata = SummaryMetadata(
             plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
         )
+        # numpy's numbers: of each Python number it is given, TensorFlow keeps a tensor for good
+        at = tf.constant(np.int64(step))
         with self._writer.as_default():
             for name, value in values.items():
                 if isinstance(value, float):
                     # tf.summary.scalar would need the package tensorboard to write, not to look
-                    tf.summary.write(f"{event}/{name}", tf.constant(value), step, metadata)
+                    scalar = tf.constant(np.float32(value))
+                    tf.summary.write(f"{event}/{name}", scalar, at, metadata)
 
     def close(self) -> None:
         self._file.close()

@@ -88,10 +88,11 @@ class LazyRows(tf.Module):
 
     def catch_up(self, step: int) -> None:
         """Brings every row up to `step`: before the table is evaluated or saved for use."""
-        moved = self._move(self._weights, self._first, self._second, self.steps_of_rows, step)
+        at = tf.constant(np.int32(step))
+        moved = self._move(self._weights, self._first, self._second, self.steps_of_rows, at)
         for table, values in zip((self._weights, self._first, self._second), moved, strict=True):
             table.assign(values)
-        self.steps_of_rows.assign(tf.fill(self.steps_of_rows.shape, step))
+        self.steps_of_rows.assign(tf.fill(self.steps_of_rows.shape, at))
 
     def _move(self, weights, first, second, done, step) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The moves of steps `done` int32[U] … `step` - 1, without a gradient."""

@@ -79,7 +79,8 @@ def build_train_chunk(
 
     def train_chunk(first_step: int, num_steps: int) -> ChunkMetrics:
         sums.assign(tf.zeros([5]))
-        run(tf.constant(first_step, tf.int64), tf.constant(num_steps, tf.int32))
+        # numpy's numbers: of each Python number it is given, TensorFlow keeps a tensor for good
+        run(tf.constant(np.int64(first_step)), tf.constant(np.int32(num_steps)))
         loss, correct, docs, bad, good = sums.read_value().numpy().tolist()
         # where only one replica's loss shows it at first, the others follow a step later
         bad, good = math.ceil(bad / num_replicas - 1e-3), math.floor(good / num_replicas + 1e-3)

@@ -17,8 +17,8 @@ from model.workers import Workers
 from shortline import UserError
 from tests.test_pipeline import CONFIGS, _source
 from tfdata.config import IngestConfig, TokenizerConfig
+from tfdata.gather import gather_steps
 from tfdata.ingest import ingest
-from tfdata.pipeline import _gather_steps
 from tfdata.plan import choose_buckets, plan_batches
 from tfdata.window import choose_docs
 
@@ -182,11 +182,11 @@ def test_a_worker_gathers_the_rows_of_its_replicas(small_shards, name, num_worke
     weights = np.linspace(1, 2, 13).astype(np.float32)
     num = num_workers * num_local
     whole = [
-        s for steps in _gather_steps(window, plan, weights, num) for s in zip(*steps, strict=True)
+        s for steps in gather_steps(window, plan, weights, num) for s in zip(*steps, strict=True)
     ]
     for worker in range(num_workers):
         replicas = range(worker * num_local, (worker + 1) * num_local)
-        gathered = _gather_steps(window, plan, weights, num, replicas)
+        gathered = gather_steps(window, plan, weights, num, replicas)
         ours = [s for steps in gathered for s in zip(*steps, strict=True)]
         assert len(ours) == len(whole)
         for mine, all_of_it in zip(ours, whole, strict=True):

@@ -128,6 +128,7 @@ def test_the_first_epoch_of_host_is_cut_and_all_others_are_whole(shards, cache, 
 
 def test_the_first_window_comes_before_the_part_is_encoded(shards, cache, monkeypatch):
     monkeypatch.setattr(window, "_ENCODED_AHEAD", 0)  # it is a small part
+    monkeypatch.setattr(window, "_ENCODE_DOCS", 128)
     source = build_source(shards)
     done = []
     encode = source._encode_texts

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(_mallinfo is None, reason="wants the GNU C libra
 
 
 class _Allocated(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         (name, ctypes.c_size_t)
         for name in (
             "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",

@@ -12,7 +12,7 @@ from tests.torture import Job, Kill, Outcome, describe, torture_all
 
 @pytest.mark.slow
 def test_killed_runs_end_as_if_nothing_had_been(tmp_path, capsys):
-    outcomes = torture_all(tmp_path, num_runs=3, seed=5, most_kills=2, tell=print)
+    outcomes = torture_all(tmp_path, num_runs=2, seed=5, most_kills=2, tell=print)
     with capsys.disabled():
         print(f"\n{describe(outcomes)}")
     assert all(outcome.is_right for outcome in outcomes)
