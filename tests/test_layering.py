@@ -33,7 +33,7 @@ def _packages(path: Path) -> set[str]:
 
 
 def test_tfdata_knows_nothing_above_it():
-    for path in (ROOT / "tfdata").glob("*.py"):
+    for path in (ROOT / "tfdata").rglob("*.py"):
         assert not _packages(path) & {"model", "train", "bench", "labels"}, path.name
 
 

@@ -1,0 +1,1 @@
+"""What may be wrong with labelled texts: checks from Arrow arrays to findings."""
