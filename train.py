@@ -10,13 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from model.cluster import Cluster, find_cluster
 from model.flags import read_flags, settle
@@ -71,9 +68,10 @@ def train_as_worker(flags: Flags, clock: StartupClock, cluster: Cluster) -> int:
             silence = held.enter_context(open(os.devnull, "w"))
             held.enter_context(contextlib.redirect_stdout(silence))
         num_gpus = count_gpus(flags.gpus)
-        lifeline = held.enter_context(Lifeline(cluster, num_gpus, flags.wait_minutes * 60))
+        lifeline = Lifeline(cluster, num_gpus, flags.wait_minutes * 60)
         try:
-            return train(flags, clock, lifeline)
+            with lifeline:  # it names the worker by itself
+                return train(flags, clock, lifeline)
         except UserError as error:
             raise UserError(f"worker {cluster.index}: {error}") from error
 
@@ -106,8 +104,6 @@ def train(flags: Flags, clock: StartupClock, lifeline: Lifeline | None = None) -
         flags = agree(flags, shard_set, Workers(devices.strategy))
         clock.lap("data")
         assert flags.out is not None  # `settle` filled it in
-        if lifeline is not None:
-            lifeline.resume_hint = f"go on with --resume {flags.out} on all workers"
         if is_chief and flags.resume is None:
             held.enter_context(hold_run(Path(flags.out)))
             check_free(Path(flags.out))
@@ -118,7 +114,8 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
     """In a folder that is this process's alone; a new one goes again if nothing came of it."""
     from model.build import build_trainer, settle_batch_size
     from model.checkpoint import find_versions
-    from model.run import RunPaths
+    from model.lifeline import is_lost
+    from model.run import InTheWay, RunPaths, discard_run
 
     assert flags.out is not None
     paths, state = RunPaths(Path(flags.out)), State()
@@ -139,11 +136,16 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
         if state.is_done:
             return 0
         print(f"stopped, and saved; go on with: python train.py --resume {folder}")
+    except InTheWay:  # what is in the folder is not of this run
+        raise
     except BaseException as error:
         if not find_versions(paths.last):
-            is_own = devices.lifeline is None or devices.lifeline.cluster.index == 0
-            if is_own and flags.resume is None:
-                shutil.rmtree(paths.folder)  # nothing in it is of use
+            is_own, is_over = True, True
+            if devices.lifeline is not None:
+                is_own = devices.lifeline.cluster.index == 0
+                is_over = not (isinstance(error, Exception) and is_lost(error))
+            if is_own and is_over and flags.resume is None:
+                discard_run(paths)  # nothing in it is of use
             raise
         if not isinstance(error, KeyboardInterrupt):
             raise
@@ -210,6 +212,8 @@ def is_to_stop(trainer: Trainer, state: State, signals: list[int]) -> bool:
 
     Workers must run as many steps as one another: the clock decides how many.
     """
+    import numpy as np
+
     asked = trainer.workers.gather(np.array([state.seconds, bool(signals)]))
     state.seconds = float(asked[0][0])
     return any(is_asked for _, is_asked in asked)
@@ -224,18 +228,20 @@ def run_chunk(
     num_steps = min(most, trainer.flags.train.steps_per_call)
     num_steps = max(1, min(num_steps, round(steps_per_s * _CHUNK_SECONDS)))
     started = time.perf_counter()
-    sums = trainer.train_chunk(state.step, num_steps)
+    with trainer.feed.tell_end():
+        sums = trainer.train_chunk(state.step, num_steps)
     seconds = time.perf_counter() - started
     if sums.num_bad_steps:
         check_bad_steps(trainer, state, sums, num_steps, display)
     state.add_chunk(sums, num_steps, seconds)
     gpu = monitor.read()
-    loss, accuracy = sums.loss / sums.num_docs, sums.num_correct / sums.num_docs
-    docs_per_s = sums.num_docs / seconds
-    values = {"loss": loss, "accuracy": accuracy, "docs_per_s": docs_per_s, **gpu}
+    values = {"accuracy": sums.num_correct / sums.num_docs, "docs_per_s": sums.num_docs / seconds}
+    if sums.num_loss_docs:  # JSON has no NaN
+        values = {"loss": sums.mean_loss, **values}
+    values |= gpu
     log.log("train", state.step, values)
     display.advance(
-        state.epoch, sums.num_docs, state.num_docs / state.seconds, state.loss / state.num_docs,
+        state.epoch, sums.num_docs, state.num_docs / state.seconds, state.mean_loss,
         state.num_correct / state.num_docs, gpu,
     )  # fmt: skip
     return num_steps
@@ -264,14 +270,14 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
     if state.skipped == state.num_steps:
         raise UserError(
             f"every step of epoch {state.epoch + 1} was skipped, its loss or gradient not finite; "
-            "the checkpoint before is kept; try a smaller --learning-rate or --precision float32"
+            "what was saved before is kept; try a smaller --learning-rate or --precision float32"
         )
     patience = trainer.flags.train.patience
     trainer.optimizer.catch_up(state.step)
     state.add_epoch()
     values = {
         "epoch": state.epoch,
-        "loss": state.loss / state.num_docs,
+        "loss": state.mean_loss,
         "accuracy": state.num_correct / state.num_docs,
         "seconds": state.seconds,
         "docs_per_s": state.num_docs / state.seconds,

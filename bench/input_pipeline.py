@@ -102,7 +102,10 @@ def run_all(flags: InputFlags, corpus: Corpus) -> tuple[dict[str, Any], list[str
             stack.callback(arm.close)
         rows = check_arms(arms, corpus)
         time_arms(arms, rows, corpus.shard_set.num_docs("train"), flags)
-    rows += [{"arm": name, "is_ours": False, "why": why} for name, why in missing.items()]
+    rows += [
+        {"arm": name, "is_ours": name.startswith("ours"), "why": why}
+        for name, why in missing.items()
+    ]
     table = [header(_COLUMNS), *map(format_row, rows)]
     for number, line in enumerate(table):
         show_line(line, style="none" if number else "bold")

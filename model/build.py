@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.batch_size import find_batch_size
-from model.checkpoint import CheckpointWriter, find_versions
+from model.checkpoint import CheckpointWriter, find_versions, load_checkpoint
 from model.classifier import Classifier
 from model.devices import Devices
 from model.finish import build_predict_part
@@ -158,7 +158,9 @@ def build_trainer(
     paths = RunPaths(Path(flags.out))
     if workers.is_chief:
         open_folder(flags, shard_set, data.vocabulary, variables, state, origin)
+        hint_resume(devices, flags.out)
     vars(state).update(workers.gather_values(vars(state))[0])
+    hint_resume(devices, flags.out)  # now the others, too, know that the folder is there
     workers.set_as_chief(variables)
     data.source.share(workers)
     weights = class_weights(shard_set.label_counts, config.class_weights, config.normalize_weights)
@@ -238,10 +240,18 @@ def open_folder(
         complete_run(paths, shard_set.labels, vocabulary)
         return paths
     vars(state).update(restore_last(paths, variables, origin))
+    if state.best_epoch:
+        load_checkpoint(paths.best)  # the end wants it: a damaged one is told now, not then
     complete_run(paths, shard_set.labels, vocabulary)
     where = f"epoch {state.epoch + 1}, step {state.step}"
     print(f"going on from the last checkpoint: {'it had finished' if state.is_done else where}")
     return paths
+
+
+def hint_resume(devices: Devices, folder: str) -> None:
+    """From now on, a run whose workers lose one another is to be resumed, not begun again."""
+    if devices.lifeline is not None:
+        devices.lifeline.resume_hint = f"go on with --resume {folder} on all workers"
 
 
 def collect_origin(flags: Flags, shard_set: ShardSet, devices: Devices) -> dict[str, Any]:

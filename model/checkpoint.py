@@ -10,6 +10,7 @@ unpickled.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,11 +24,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shortline import UserError, sync_folder, write_whole
+from shortline import UserError, printable, sync_folder, write_whole
 
 _STATE, _DIGEST = "state.json", "sha256"
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 """What numpy and zipfile raise of a file that is not as they wrote it."""
+_DAMAGE_ERRNOS = {None, errno.EIO, errno.EINVAL}  # EINVAL: sent to a place before the file
 _MEND = "; restore it or train anew"
 
 
@@ -132,9 +134,14 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self._pool.shutdown(wait=True)
-        self.wait()
+        try:
+            self.wait()
+        except Exception as failed:
+            if error is None:
+                raise
+            print(f"note: the last checkpoint was not saved: {printable(str(failed))}")
 
 
 def _save(
@@ -150,7 +157,7 @@ def _save(
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise UserError(
-                f"{name} is not finite after step {step}; the checkpoint before is kept; "
+                f"{name} is not finite after step {step}; what was saved before is kept; "
                 "try a smaller --learning-rate, a --clip-norm, or --precision float32"
             )
     first, *others = paths
@@ -192,7 +199,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the state that were saved.
 
     Raises:
-      UserError: the file is missing.
+      UserError: the file is missing, or cannot be opened or read now.
       DamagedCheckpoint: it is not as it was written.
     """
     try:
@@ -205,6 +212,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; is this the folder of a run?") from None
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE_ERRNOS:
+            raise UserError(f"{path}: {error.strerror}; mend that, and try again") from error
         raise DamagedCheckpoint(f"{path}: damaged checkpoint ({error}){_MEND}") from None
     return arrays, state
 
@@ -212,8 +221,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def load_newest(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """`load_checkpoint` of the newest whole version, which then is `path`; notes damaged ones.
 
+    A damaged `path` is kept as NAME.damaged.
+
     Raises:
-      UserError: there is none.
+      UserError: there is none, or one cannot be opened or read now.
       DamagedCheckpoint: all are damaged.
     """
     damaged: DamagedCheckpoint | None = None
@@ -226,6 +237,8 @@ def load_newest(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if version != path:
             what = str(damaged or f"{path}: missing").removesuffix(_MEND)
             print(f"note: {what}; going on from the one before, {version.name}")
+            if damaged is not None and path.exists():
+                os.replace(path, path.with_name(f"{path.name}.damaged"))
             _link(version, path)
         return loaded
     assert damaged is not None

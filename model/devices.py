@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import re
 import signal
@@ -12,11 +13,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from model.cluster import Cluster
 from model.lifeline import Lifeline
 from shortline import UserError
 
-_CONNECT_SECONDS = 45
+_LEAST_CONNECT_SECONDS, _MOST_CONNECT_SECONDS = 45, 24 * 3600  # between: by --wait-minutes
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def choose_devices(gpus: str, cpu_replicas: int = 1, lifeline: Lifeline | None =
     if lifeline is not None:  # before TensorFlow is started, which a list of its devices does
         description = f"{len(lifeline.cluster)} workers of {description}"
         with _name_busy_gpus(gpus, numbers):
-            strategy = join_workers(lifeline.cluster, len(chosen))
+            strategy = join_workers(lifeline, len(chosen))
         return Devices(strategy, numbers, description, lifeline)
     if chosen:
         with _name_busy_gpus(gpus, numbers):
@@ -103,19 +103,24 @@ def choose_devices(gpus: str, cpu_replicas: int = 1, lifeline: Lifeline | None =
     return Devices(strategy, numbers, description)
 
 
-def join_workers(cluster: Cluster, num_gpus: int) -> tf.distribute.MultiWorkerMirroredStrategy:
+def join_workers(lifeline: Lifeline, num_gpus: int) -> tf.distribute.MultiWorkerMirroredStrategy:
     """The strategy of workers that have met already; the first that TensorFlow is asked for."""
+    cluster = lifeline.cluster
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.addresses)}), task_type="worker",
         task_id=cluster.index, num_accelerators={"GPU": num_gpus}, rpc_layer="grpc",
     )  # fmt: skip
     # TensorFlow would wait for a worker that ends right now for an hour, and no Python runs
-    # meanwhile: the kernel ends this process, then.
+    # meanwhile: the kernel ends this process, then, and without a word.
+    seconds = max(_LEAST_CONNECT_SECONDS, min(lifeline.wait_seconds, _MOST_CONNECT_SECONDS))
+    seconds = math.ceil(seconds)
+    print(f"connecting the workers (at most {seconds} s)", flush=True)
     alarm = signal.signal(signal.SIGALRM, signal.SIG_DFL)
     terminate = signal.getsignal(signal.SIGTERM)
-    signal.alarm(_CONNECT_SECONDS)
+    signal.alarm(seconds)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        with lifeline.connecting():
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, alarm)

@@ -38,6 +38,6 @@ def describe_bad_step(step: int, epoch: int, rows: str) -> str:
     """
     return (
         f"the loss or its gradient is not finite at step {step}, in epoch {epoch + 1}; its batch "
-        f"is made of {rows}; the checkpoint before is kept; try a smaller --learning-rate, a "
+        f"is made of {rows}; what was saved before is kept; try a smaller --learning-rate, a "
         "--clip-norm, or --precision float32; or leave out such steps, with --skip-nonfinite"
     )

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 from model.cluster import Cluster
@@ -22,6 +24,7 @@ from shortline import EXIT_STOPPED, EXIT_USER_ERROR, UserError, printable
 
 _BEAT_SECONDS, _SILENT_SECONDS = 5.0, 40.0
 _PATIENT_SECONDS = 3.0  # before it is said who is waited for
+_HELLO_SECONDS = 1.0  # for a caller to say who it is; the others wait meanwhile
 _MOST_BYTES, _MOST_WORDS = 4096, 500  # of a message; characters that say why
 
 
@@ -34,7 +37,8 @@ class Lifeline(contextlib.AbstractContextManager):
         Raises:
           UserError: one did not come in time, or has another number of GPUs.
         """
-        self.cluster = cluster
+        self.cluster, self.wait_seconds = cluster, wait_seconds
+        self._deaf_until = -math.inf
         self._is_over = threading.Event()
         self._has_parted = False
         self._lock = threading.Lock()
@@ -57,7 +61,8 @@ class Lifeline(contextlib.AbstractContextManager):
         self._is_over.set()
         if not self._has_parted:
             is_user = isinstance(error, UserError | OSError)
-            why = f"ended: {error}" if is_user else "was interrupted" if error is None else "failed"
+            is_asked = error is None or isinstance(error, KeyboardInterrupt)
+            why = f"ended: {error}" if is_user else "was interrupted" if is_asked else "failed"
             message = f"{self.cluster.name(self.cluster.index)} {why}"
             code = EXIT_USER_ERROR if is_user else EXIT_STOPPED
             self._tell({"gone": message[:_MOST_WORDS], "code": code})
@@ -68,6 +73,15 @@ class Lifeline(contextlib.AbstractContextManager):
         """After the last collective operation: from now on, each may end when it likes."""
         self._has_parted = True
         self._tell({"bye": True})
+
+    @contextlib.contextmanager
+    def connecting(self) -> Iterator[None]:
+        """Within it, no worker's silence counts: none of them runs any Python meanwhile."""
+        self._deaf_until = math.inf
+        try:
+            yield
+        finally:
+            self._deaf_until = time.monotonic()
 
     def _beat(self) -> None:
         while not self._is_over.wait(_BEAT_SECONDS):
@@ -84,7 +98,13 @@ class Lifeline(contextlib.AbstractContextManager):
         reason, code = f"{self.cluster.name(index)} is gone", EXIT_STOPPED
         try:
             while True:
-                message = peer.receive(time.monotonic() + _SILENT_SECONDS)
+                began = time.monotonic()
+                try:
+                    message = peer.receive(began + _SILENT_SECONDS)
+                except TimeoutError:
+                    if began < self._deaf_until:
+                        continue
+                    raise
                 if message.get("bye"):
                     return
                 if "gone" in message:
@@ -138,7 +158,7 @@ class _Peer:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, deadline: float) -> dict:
-        """Raises OSError (TimeoutError at the deadline) or ValueError."""
+        """Raises OSError (TimeoutError at the deadline) or ValueError, whatever comes."""
         while b"\n" not in self._received:
             self._socket.settimeout(max(0.01, deadline - time.monotonic()))
             data = self._socket.recv(_MOST_BYTES)
@@ -146,7 +166,10 @@ class _Peer:
                 raise ConnectionError("closed")
             self._received += data
         line, _, self._received = self._received.partition(b"\n")
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except RecursionError:
+            raise ValueError("too deep") from None
         if not isinstance(message, dict):
             raise ValueError("not an object")
         return message
@@ -198,24 +221,32 @@ class _Meeting:
     def _admit(self, connection: socket.socket) -> None:
         peer = _Peer(connection)
         try:
-            hello = peer.receive(time.monotonic() + 5)
+            hello = peer.receive(time.monotonic() + _HELLO_SECONDS)
             index, gpus = int(hello["worker"]), int(hello["gpus"])
             same = tuple(hello["addresses"]) == self._cluster.addresses
-        except (OSError, ValueError, KeyError, TypeError):  # somebody else
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):  # somebody else
             peer.close()
             return
-        if same and gpus == self._num_gpus:
+        if not same or not 0 < index < len(self._cluster):
+            why = "another list of workers than worker 0; give all the same"
+            print(f"sent away: somebody who has {why}", flush=True)
+            self._refuse(peer, f"worker {index} has {why}")
+            return
+        if gpus == self._num_gpus:
             if index in self._peers:  # it was started anew
                 self._peers[index].close()
             self._peers[index] = peer
             return
-        why = f"{gpus} GPUs, worker 0 {self._num_gpus}; give each the same --gpus"
-        why = why if same else "another list of workers than worker 0; give all the same"
-        why = f"worker {index} has {why}"
+        why = (
+            f"worker {index} has {gpus} GPUs, worker 0 {self._num_gpus}; give each the same --gpus"
+        )
+        self._refuse(peer, why)
+        raise UserError(why)
+
+    def _refuse(self, peer: _Peer, why: str) -> None:
         with contextlib.suppress(OSError):
             peer.send({"refused": why})
         peer.close()
-        raise UserError(why)
 
 
 def _join(cluster: Cluster, num_gpus: int, deadline: float) -> _Peer:

@@ -25,7 +25,7 @@ from model.origin import compare
 from shortline import UserError, printable, write_whole
 from tfdata.config import TokenizerConfig
 from tfdata.encode import Encoder
-from tfdata.lock import hold_lock, sweep
+from tfdata.lock import find_temporary, hold_lock, sweep
 from tfdata.vocab import Vocabulary, read_lines, write_lines
 
 _STEPS_OF_ROWS = "adam_steps_of_rows"
@@ -87,10 +87,14 @@ class RunPaths:
         """Temporary files and folders of this run's processes, of which one at most is alive."""
         written = (
             self.config, self.metrics, self.summary, self.report, self.labels, self.vocabulary,
-            self.export, self.last.with_name("*"),
+            self.export,
         )  # fmt: skip
-        found = (path.parent.glob(f".{path.name}.*.tmp") for path in written)
-        return [leftover for leftovers in found for leftover in leftovers]
+        found = [leftover for path in written for leftover in find_temporary(path)]
+        return [*found, *self.last.parent.glob(".*.tmp")]
+
+
+class InTheWay(UserError):
+    """A new run's folder is not free: what is there is not this run's."""
 
 
 @contextlib.contextmanager
@@ -126,7 +130,7 @@ def create_run(
     """Makes the folder and writes config.yaml, labels.txt and vocab.txt.
 
     Raises:
-      UserError: the folder holds something already.
+      InTheWay: the folder holds something already.
     """
     check_free(folder)
     paths = RunPaths(folder)
@@ -162,19 +166,28 @@ def _quote(line: str | None) -> str:
 
 
 def check_free(folder: Path) -> None:
-    """Raises a UserError if a run, or anything else, is in the way."""
+    """Raises InTheWay if a run, or anything else, is where a new run is to be."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; name a folder")
+        raise InTheWay(f"--out {folder}: is a file; name a folder")
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     if not os.access(parent, os.W_OK):
-        raise UserError(f"--out {folder}: {parent} is not to be written to; choose another folder")
+        raise InTheWay(f"--out {folder}: {parent} is not to be written to; choose another folder")
     paths = RunPaths(folder)
     if folder.is_dir() and {*folder.iterdir()} - {paths.lock, *paths.find_leftovers()}:
         what = "another run" if paths.config.exists() else "other files"
-        raise UserError(
+        raise InTheWay(
             f"--out {folder}: holds {what}; choose another folder, delete it, "
             f"or go on with --resume {folder}"
         )
+
+
+def discard_run(paths: RunPaths) -> None:
+    """Deletes what a run makes, and nothing else, of one that has come to nothing."""
+    made = (
+        paths.config, paths.labels, paths.vocabulary, paths.metrics, paths.summary, paths.report,
+        paths.last.parent, paths.tensorboard, paths.export,
+    )  # fmt: skip
+    sweep([*made, *paths.find_leftovers()])
 
 
 def restore_last(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,10 @@ class State:
     batch: int = 0
     step: int = 0
     num_docs: int = 0
-    """Of this epoch so far, like the next seven."""
+    """Of this epoch so far, like the next eight."""
     num_correct: int = 0
     loss: float = 0.0
+    num_loss_docs: int = 0
     seconds: float = 0.0
     num_tokens: int = 0
     num_padded: int = 0
@@ -41,6 +43,11 @@ class State:
     """... and those of all epochs."""
     is_done: bool = False
 
+    @property
+    def mean_loss(self) -> float:
+        """Of a document of this epoch so far; NaN where every step was skipped."""
+        return self.loss / self.num_loss_docs if self.num_loss_docs else math.nan
+
     def add_chunk(self, sums: ChunkMetrics, num_steps: int, seconds: float) -> None:
         """Counts a chunk of steps that took so many seconds."""
         self.step += num_steps
@@ -50,6 +57,7 @@ class State:
         self.num_docs += sums.num_docs
         self.num_correct += sums.num_correct
         self.loss += sums.loss
+        self.num_loss_docs += sums.num_loss_docs
         self.skipped += sums.num_bad_steps
         self.num_skipped += sums.num_bad_steps
 
@@ -62,5 +70,5 @@ class State:
     def begin_epoch(self) -> None:
         """Sets all counts of an epoch to zero."""
         self.window = self.batch = self.num_docs = self.num_correct = self.num_steps = 0
-        self.num_tokens = self.num_padded = self.skipped = 0
+        self.num_tokens = self.num_padded = self.skipped = self.num_loss_docs = 0
         self.loss = self.seconds = 0.0

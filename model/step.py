@@ -5,6 +5,7 @@ Nothing is fetched from the device within a call. One replica or many, it is the
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -30,6 +31,13 @@ class ChunkMetrics(NamedTuple):
     """Steps whose loss or gradient was not finite; their losses are not in the sum."""
     num_good_steps: int = 0
     """Steps before the first of those."""
+    num_loss_docs: int = 0
+    """Documents whose losses are in the sum."""
+
+    @property
+    def mean_loss(self) -> float:
+        """Of a document; NaN where every step was bad."""
+        return self.loss / self.num_loss_docs if self.num_loss_docs else math.nan
 
 
 class Predictions(NamedTuple):
@@ -61,7 +69,7 @@ def build_train_chunk(
     strategy = tf.distribute.get_strategy()
     num_replicas = strategy.num_replicas_in_sync
     sums = tf.Variable(
-        tf.zeros([5]), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
+        tf.zeros([6]), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
         aggregation=tf.VariableAggregation.SUM,
     )  # fmt: skip
     replica_step = _build_replica_step(
@@ -78,13 +86,13 @@ def build_train_chunk(
     run.get_concrete_function()  # traced here, so that the first chunk is timed like the others
 
     def train_chunk(first_step: int, num_steps: int) -> ChunkMetrics:
-        sums.assign(tf.zeros([5]))
+        sums.assign(tf.zeros([6]))
         # numpy's numbers: of each Python number it is given, TensorFlow keeps a tensor for good
         run(tf.constant(np.int64(first_step)), tf.constant(np.int32(num_steps)))
-        loss, correct, docs, bad, good = sums.read_value().numpy().tolist()
+        loss, correct, docs, bad, good, loss_docs = sums.read_value().numpy().tolist()
         # where only one replica's loss shows it at first, the others follow a step later
         bad, good = math.ceil(bad / num_replicas - 1e-3), math.floor(good / num_replicas + 1e-3)
-        return ChunkMetrics(loss, round(correct), round(docs), bad, good)
+        return ChunkMetrics(loss, round(correct), round(docs), bad, good, round(loss_docs))
 
     return train_chunk
 
@@ -96,7 +104,7 @@ def _build_replica_step(
     """`replica_step(batch, step)`: one replica's part of an optimizer step.
 
     Args:
-      sums: float32[5], to which the step adds what `_sum_up` gives.
+      sums: float32[6], to which the step adds what `_sum_up` gives.
     """
     weights = classifier.weights_by_name
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -149,7 +157,7 @@ def _take_rows(
 def _sum_up(
     batch: Any, logits: tf.Tensor, losses: tf.Tensor, is_finite: tf.Tensor, num_bad: tf.Tensor
 ) -> tf.Tensor:
-    """float32[5], of a replica's batch, as `ChunkMetrics` has them.
+    """float32[6], of a replica's batch, as `ChunkMetrics` has them.
 
     Args:
       losses: float32[B], shown; is_finite: bool[]; num_bad: float32[], of the steps before.
@@ -158,9 +166,11 @@ def _sum_up(
     correct = tf.equal(tf.argmax(logits, axis=1), tf.cast(batch.labels, tf.int64))
     num_correct = tf.reduce_sum(tf.cast(correct, tf.float32) * real)
     loss = tf.where(is_finite, tf.reduce_sum(losses), 0.0)
+    num_docs = tf.reduce_sum(real)
+    num_loss_docs = tf.where(is_finite, num_docs, 0.0)
     bad = tf.where(is_finite, 0.0, 1.0)
     good_so_far = tf.nn.relu(1.0 - bad - num_bad)
-    return tf.stack([loss, num_correct, tf.reduce_sum(real), bad, good_so_far])
+    return tf.stack([loss, num_correct, num_docs, bad, good_so_far, num_loss_docs])
 
 
 class Feed(Protocol):
@@ -169,6 +179,8 @@ class Feed(Protocol):
     iterator: Iterator[Any]
 
     def next_window(self) -> Any: ...
+
+    def tell_end(self) -> contextlib.AbstractContextManager[None]: ...
 
 
 def build_predict(
@@ -195,8 +207,10 @@ def build_predict(
         while not is_last:
             window = feed.next_window()
             is_last = window.is_last
-            for _ in range(window.num_batches):  # fetched at the end, so that the device runs ahead
-                outputs += zip(*map(strategy.experimental_local_results, run_step()), strict=True)
+            with feed.tell_end():
+                for _ in range(window.num_batches):  # fetched at the end: the device runs ahead
+                    parts = map(strategy.experimental_local_results, run_step())
+                    outputs += zip(*parts, strict=True)
         columns = zip(*outputs, strict=True)
         local = (np.concatenate([part.numpy() for part in column]) for column in columns)
         docs, *values = (np.concatenate(workers.gather(column)) for column in local)

@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import hypothesis
 import pytest
 import tensorflow as tf
 
@@ -17,6 +18,9 @@ tf.config.set_logical_device_configuration(
     [tf.config.LogicalDeviceConfiguration() for _ in range(4)],
 )
 tf.config.list_logical_devices()  # settles it: a command under test would ask for one
+
+hypothesis.settings.register_profile("shared", deadline=None)  # machines may be busy
+hypothesis.settings.load_profile("shared")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import model.checkpoint as checkpoint
 import train
-from model.checkpoint import CheckpointWriter, load_checkpoint, restore
+from model.checkpoint import CheckpointWriter, load_checkpoint, load_newest, restore
 from shortline import EXIT_STOPPED, UserError
 
 STATE = {"step": 7, "epoch": 3, "epoch_seconds": [1.5, 1.25], "is_done": False}
@@ -57,10 +57,53 @@ def test_every_flipped_byte_and_every_cut_is_noticed_or_harmless(saved):
         assert state == STATE  # a byte of zip's own that says nothing
         for name, array in expected.items():
             np.testing.assert_array_equal(arrays[name], array)
+    encrypted = whole.index(b"PK\1\2") + 8  # a bit of the archive's list of files
+    path.write_bytes(whole[:encrypted] + bytes([whole[encrypted] ^ 1]) + whole[encrypted + 1 :])
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(path)
     for length in range(0, len(whole), 50):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match="damaged"):
             load_checkpoint(path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EMFILE])
+def test_what_cannot_be_opened_now_is_not_taken_for_damaged(saved, monkeypatch, number):
+    path, _ = saved
+    path.with_name("last-1.npz").write_bytes(path.read_bytes())
+    path.write_bytes(path.read_bytes() + b"newer")
+    before = path.read_bytes()
+
+    def refuse(name, *rest, **options):
+        raise OSError(number, os.strerror(number), str(name))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "load", refuse)
+        with pytest.raises(UserError, match=f"last.npz: {os.strerror(number)}; "):
+            load_newest(path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_one_is_kept_to_be_looked_at(saved):
+    path, _ = saved
+    path.with_name("last-1.npz").write_bytes(path.read_bytes())
+    path.write_bytes(b"damaged")
+    assert load_newest(path)[1] == STATE
+    assert load_checkpoint(path)[1] == STATE
+    assert path.with_name("last.npz.damaged").read_bytes() == b"damaged"
+    assert load_newest(path)[1] == STATE
+    assert len([*path.parent.iterdir()]) == 3
+
+
+def test_a_failed_save_does_not_hide_the_error_under_way(tmp_path, capsys):
+    def train_and_fail():
+        with CheckpointWriter() as writer:
+            writer.save([tmp_path / "last.npz"], {"w": tf.Variable(np.nan)}, {"step": 1})
+            raise UserError("the shard is damaged")
+
+    with pytest.raises(UserError, match="the shard is damaged"):
+        train_and_fail()
+    assert "note: the last checkpoint was not saved: w is not finite" in capsys.readouterr().out
 
 
 def test_a_failed_write_leaves_the_old_one(saved, monkeypatch):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import types
 
 import pytest
 import tensorflow as tf
 
+from model.cluster import Cluster
 from model.devices import (
     Devices,
     GpuMonitor,
     _choose_gpus,
     _name_busy_gpus,
     choose_devices,
+    join_workers,
 )
 from shortline import UserError
 
@@ -96,6 +101,25 @@ def test_another_error_of_tensorflow_stays_what_it_is(monkeypatch):
 def test_a_number_of_logical_cpus_and_several_machines_are_too_much():
     with pytest.raises(UserError, match="--cpu-replicas 2: only on a single machine"):
         choose_devices("none", 2, object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("waits", "seconds"), [(6.0, 45), (600.5, 601), (float("inf"), 24 * 3600)])
+def test_connecting_may_take_as_long_as_waiting(monkeypatch, capsys, waits, seconds):
+    """Before it begins it is said how long: the kernel ends it without a word."""
+    said = []
+
+    def connect(resolver):
+        said.append(capsys.readouterr().out)
+        return signal.getitimer(signal.ITIMER_REAL)[0]
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", connect)
+    lifeline = types.SimpleNamespace(
+        cluster=Cluster(("a:1", "b:1"), 0), wait_seconds=waits, connecting=contextlib.nullcontext
+    )
+    left = join_workers(lifeline, 0)  # type: ignore[arg-type]
+    assert left == pytest.approx(seconds, abs=5)
+    assert said == [f"connecting the workers (at most {seconds} s)\n"]
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_workers_cannot_measure_a_batch_size(monkeypatch):

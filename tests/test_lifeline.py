@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 from tests.workers import ROOT, free_addresses
 
 SCRIPT = """
-import sys, time, json
+import ctypes, json, sys, time
 import model.lifeline as module
 from model.cluster import Cluster
 from shortline import run_command, UserError
@@ -26,10 +27,18 @@ def main(argv):
         if then == "part":
             time.sleep(0.5)
             lifeline.part()
+        elif then == "connect":
+            with lifeline.connecting():
+                ctypes.PyDLL(None).sleep(4)  # PyDLL: without letting other threads run
+            time.sleep(1)
+            lifeline.part()
+            time.sleep(1)
         elif then == "fail":
             raise UserError("the shard is damaged")
         elif then == "crash":
             raise ZeroDivisionError
+        elif then == "interrupt":
+            raise KeyboardInterrupt
         elif then == "leave":
             return 75
         else:
@@ -107,6 +116,7 @@ def test_a_dead_or_frozen_worker_is_named_by_the_others(start, killed, number):
         ("fail", 2, 2, "ended: the shard is damaged\n"),
         ("crash", 75, 1, "failed; start all workers again\n"),
         ("leave", 75, 75, "was interrupted; start all workers again\n"),
+        ("interrupt", 75, 130, "was interrupted; start all workers again\n"),
     ],
 )
 def test_why_a_worker_ended_is_told_to_the_others(start, then, code, own_code, message):
@@ -145,17 +155,47 @@ def test_a_taken_port_is_named(start):
         assert "of worker 0 (127.0.0.1:" in worker.stderr.read()
 
 
-def test_a_stranger_at_the_port_is_sent_away(start):
+def _call(address: str, words: bytes) -> bytes:
+    """What is answered to them at the address, once somebody listens there."""
+    host, port = address.split(":")
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, int(port)), timeout=5).close()
+            break
+        time.sleep(0.05)
+    with socket.create_connection((host, int(port)), timeout=5) as stranger:
+        stranger.sendall(words)
+        return stranger.recv(1000)
+
+
+def test_strangers_at_the_port_are_sent_away(start):
+    """Whatever they say; a worker of this training is waited for all the same."""
     addresses = free_addresses(2)
     chief = start(addresses, 0, "part")
+    ours = json.dumps(addresses).encode()
+    for words in [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"[" * 2500 + b"\n",
+        b'{"worker": Infinity, "gpus": 0, "addresses": []}\n',
+    ]:
+        assert _call(addresses[0], words) == b""
+    for index, listed in [(1, b"[]"), (7, ours), (0, ours), (-1, ours)]:
+        words = b'{"worker": %d, "gpus": 0, "addresses": %s}\n' % (index, listed)
+        answer = json.loads(_call(addresses[0], words))
+        assert "another list of workers" in answer["refused"]
     host, port = addresses[0].split(":")
-    for _ in range(100):
-        try:
-            stranger = socket.create_connection((host, int(port)), timeout=5)
-            break
-        except OSError:
-            time.sleep(0.05)
-    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    assert stranger.recv(100) == b""
-    worker = start(addresses, 1, "part")
-    assert [chief.wait(20), worker.wait(20)] == [0, 0]
+    with socket.create_connection((host, int(port)), timeout=5):  # and says nothing
+        began = time.monotonic()
+        worker = start(addresses, 1, "part")
+        assert [chief.wait(20), worker.wait(20)] == [0, 0]
+        assert time.monotonic() - began < 5
+
+
+def test_silence_while_the_process_was_held_up_counts_for_nothing(start):
+    """TensorFlow lets no Python run while it connects: neither beats nor listening."""
+    addresses = free_addresses(2)
+    workers = [start(addresses, index, "connect") for index in range(2)]
+    _read_met(workers)
+    for worker in workers:
+        assert worker.wait(20) == 0
+        assert _read_stop(worker) == ""

@@ -85,9 +85,47 @@ def test_who_waits_gets_the_lock_that_others_see(tmp_path):
     assert not path.exists()
 
 
+def test_a_link_is_refused_and_what_it_leads_to_is_as_it_was(tmp_path):
+    (tmp_path / "precious").write_text("thesis")
+    (tmp_path / "x.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match=r"x\.lock: is a link; delete it"):  # noqa: SIM117
+        with hold_lock(tmp_path / "x.lock", _refuse):
+            pytest.fail("it was followed")
+    assert (tmp_path / "precious").read_text() == "thesis"
+
+
+def test_the_lock_file_of_another_process_is_left_to_it(tmp_path):
+    path = tmp_path / "x.lock"
+    with hold_lock(path, _refuse):
+        path.unlink()
+        path.write_text("of another")
+    assert path.read_text() == "of another"
+
+
+def test_a_stale_lock_of_another_user_is_taken(tmp_path, monkeypatch):
+    path, opened = tmp_path / "x.lock", os.open
+    path.write_text("process 1 on elsewhere")
+
+    def refuse_to_write(name, flags, *rest, **options):
+        if name == path and flags & os.O_ACCMODE != os.O_RDONLY:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return opened(name, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", refuse_to_write)
+    with hold_lock(path, _refuse) as is_held:
+        assert is_held
+        assert path.read_text() == "process 1 on elsewhere"
+        with pytest.raises(UserError), hold_lock(path, _refuse):
+            pass
+    assert not path.exists()
+    with pytest.raises(PermissionError), hold_lock(path, _refuse):  # a folder not to be written to
+        pass
+
+
 def test_only_what_was_left_of_the_same_thing_is_swept_away(tmp_path):
     left = [tmp_path / ".out.abc.tmp", tmp_path / ".out.file.tmp"]
     kept = [tmp_path / ".other.abc.tmp", tmp_path / "out.tmp", tmp_path / ".out[1].abc.tmp"]
+    kept += [tmp_path / ".out.v2.abc.tmp", tmp_path / ".out.csv.abc.tmp"]  # of `out.v2`, `out.csv`
     for folder in (left[0], *kept):
         folder.mkdir()
     left[1].write_text("x")
@@ -197,6 +235,7 @@ def test_what_a_killed_run_left_is_swept_away_and_nothing_else(tmp_path):
     paths = RunPaths(tmp_path / "run")
     left = [".config.yaml.x.tmp", ".export.y.tmp/new", "checkpoints/.last.npz.z.tmp"]
     kept = ["predictions.csv", ".predictions.csv.w.tmp", "checkpoints/last.npz"]
+    kept.append(".export.v2.y.tmp")
     for name in left + kept:
         (paths.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (paths.folder / name).write_text("x")

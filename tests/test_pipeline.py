@@ -248,6 +248,43 @@ def test_a_damaged_shard_is_reported_where_batches_are_awaited(small_shards, tmp
     feed.close()
 
 
+@pytest.mark.parametrize("failing_window", [0, 1])
+def test_an_error_within_a_window_ends_the_loop_that_awaits_its_batches(
+    small_shards, monkeypatch, failing_window
+):
+    """What was gathered before it can still be taken, in a compiled loop too."""
+    import tfdata.pipeline as pipeline
+
+    windows = []
+
+    def gather_or_fail(window, *rest):
+        windows.append(window)
+        steps = pipeline_gather(window, *rest)
+        yield next(steps)
+        if len(windows) > failing_window:
+            raise MemoryError("no room for a batch")
+        yield from steps
+
+    pipeline_gather = pipeline.gather_steps
+    monkeypatch.setattr(pipeline, "gather_steps", gather_or_fail)
+    feed = _feed(small_shards, CONFIGS["stream"])
+    num_done = tf.Variable(0)
+
+    @tf.function
+    def take(num_batches):
+        for _ in tf.range(num_batches):
+            next(feed.iterator)
+            num_done.assign_add(1)
+
+    for _ in range(failing_window):
+        take(tf.constant(feed.next_window().num_batches))
+    info = feed.next_window()
+    with pytest.raises(MemoryError, match="no room"), feed.tell_end():
+        take(tf.constant(info.num_batches + 1_000))
+    assert num_done.numpy() > 0
+    feed.close()
+
+
 @pytest.mark.parametrize("residency", ["stream", "device"])
 def test_a_process_may_end_while_a_feed_is_at_work(small_shards, residency):
     """Nobody closes the feed; the next window is being tokenised when the interpreter ends."""

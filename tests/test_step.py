@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.devices import mirror
 from model.optimizer import Adam
+from model.state import State
 from model.step import ChunkMetrics, build_train_chunk
 from tfdata.config import PipelineConfig, TokenizerConfig
 from tfdata.encode import Encoder
@@ -104,6 +106,24 @@ print(json.dumps(_metrics(shards, NETWORKS["default"], {num_replicas})))
     ours = [ChunkMetrics(*chunk) for chunk in json.loads(done.stdout.splitlines()[-1])]
     alone = _metrics(small_shards, NETWORKS["default"], 1)
     _assert_same(ours, alone, small_shards.num_docs("train"))
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_the_mean_loss_is_of_the_documents_whose_losses_are_summed(
+    small_shards, monkeypatch, num_replicas
+):
+    """Not of those in a step that was skipped, whose loss says nothing."""
+    plain = _metrics(small_shards, NETWORKS["default"], num_replicas, 3)
+    monkeypatch.setattr(tf.math, "is_finite", lambda x: tf.zeros_like(x, tf.bool))
+    skipped = _metrics(small_shards, NETWORKS["default"], num_replicas, 3)
+    state = State()
+    for chunk in (plain[0], skipped[1], skipped[2]):
+        state.add_chunk(chunk, 1, 1.0)
+    assert state.num_docs == 3 * plain[0].num_docs
+    assert state.mean_loss == pytest.approx(plain[0].loss / plain[0].num_docs)
+    assert plain[0].mean_loss == pytest.approx(state.mean_loss)
+    assert math.isnan(skipped[1].mean_loss)
+    assert skipped[1].num_bad_steps == 1
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("no DATA: name the files or folders to look at")
     for package in ("scipy", "rapidfuzz"):
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"{package} is not installed: pip install 'shortline[doctor]'")
+            raise UserError(f"{package} is not installed: pip install -e '.[doctor]'")
     import_tensorflow()
     result = examine(flags)
     if not flags.json:

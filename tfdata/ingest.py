@@ -48,7 +48,7 @@ class EngineConfig:
     """Where ingest runs; it gives the same bytes anywhere."""
 
     engine: Literal["local", "ray"] = "local"
-    """local: in this process; ray: as tasks of a Ray cluster (pip install 'shortline[ray]'), whose
+    """local: in this process; ray: as tasks of a Ray cluster (pip install -e '.[ray]'), whose
     nodes all see the inputs and the folder of --out. One task reads one file."""
     ray_address: str | None = None
     """Ray cluster to join, like HOST:6379 or auto (default: $RAY_ADDRESS, else one of this machine,

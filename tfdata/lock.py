@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from shortline import printable
+from shortline import UserError, printable
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """Of file systems without locks: there, nothing is locked, and nothing is swept away."""
@@ -35,26 +35,31 @@ def hold_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[bool]:
 
     Args:
       on_busy: gets the words for the process that holds it; raises, or lets us wait for it.
+
+    Raises:
+      UserError: `path` is a link.
     """
     descriptor, is_held = _take(path, on_busy)
     try:
         yield is_held
     finally:
         with contextlib.suppress(OSError):  # the whole folder may have been deleted
-            path.unlink()
+            if _is_named(descriptor, path):  # and another process may have made it anew
+                path.unlink()
         os.close(descriptor)
 
 
 def _take(path: Path, on_busy: Callable[[str], None]) -> tuple[int, bool]:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor, is_ours = _open(path)
         try:
             if not try_lock(descriptor):
                 on_busy(_read_holder(descriptor))
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _is_named(descriptor, path):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, _describe_self().encode())
+                if is_ours:
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, _describe_self().encode())
                 return descriptor, True
         except OSError as error:
             if error.errno in _UNSUPPORTED:
@@ -65,6 +70,22 @@ def _take(path: Path, on_busy: Callable[[str], None]) -> tuple[int, bool]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder has deleted it: take the one that is there now
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """The lock file, made if it is not there; False if it is another user's, to be read alone."""
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW  # what is written must not go where a link leads
+    try:
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o666), True
+    except PermissionError as error:
+        try:
+            return os.open(path, flags | os.O_RDONLY), False
+        except OSError:
+            raise error from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{path}: is a link; delete it") from None
+        raise
 
 
 def try_lock(descriptor: int) -> bool:
@@ -82,7 +103,7 @@ def try_lock(descriptor: int) -> bool:
 
 def _is_named(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
 
@@ -101,7 +122,7 @@ def _read_holder(descriptor: int) -> str:
 def alone_beside(path: Path) -> Iterator[None]:
     """Within the block this process alone makes `path`; others wait, and then find it made.
 
-    What killed processes have left of their attempts, `.NAME.*.tmp` beside it, is swept away.
+    What killed processes have left of their attempts is swept away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -110,8 +131,18 @@ def alone_beside(path: Path) -> Iterator[None]:
 
     with hold_lock(path.with_name(f".{path.name}.lock"), tell) as is_alone:
         if is_alone:
-            sweep(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+            sweep(find_temporary(path))
         yield
+
+
+def find_temporary(path: Path) -> list[Path]:
+    """What is written beside `path` to take its place: `.NAME.X.tmp`, where X has no dot.
+
+    With a dot, as `.out.csv.X.tmp` beside `out`, it is to be another file.
+    """
+    head, tail = f".{path.name}.", ".tmp"
+    found = path.parent.glob(f"{glob.escape(head)}*{tail}")
+    return [path for path in found if "." not in path.name[len(head) : -len(tail)]]
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ Legend: B documents of a replica's batch, T tokens, D documents of a window, S b
 from __future__ import annotations
 
 import atexit
+import contextlib
 import queue
 import threading
 from collections.abc import Generator, Iterator
@@ -86,6 +87,19 @@ class WindowFeed:
             if info is not None:
                 return info
 
+    @contextlib.contextmanager
+    def tell_end(self) -> Iterator[None]:
+        """Around what takes batches: if none is to come any more, raises what ended the producer.
+
+        Raises:
+          UserError: a shard could not be read.
+        """
+        try:
+            yield
+        except tf.errors.OutOfRangeError:
+            self.poll_window(timeout=0.1)
+            raise
+
 
 class BatchFeed(WindowFeed):
     """An endless run of batches, window after window, epoch after epoch.
@@ -155,6 +169,8 @@ class BatchFeed(WindowFeed):
             return
         except BaseException as error:
             self._infos.put(error)
+            with contextlib.suppress(tf.errors.CancelledError):  # closed meanwhile
+                self._steps.close()  # what is in it can still be taken; nobody waits for more
         finally:
             self._epochs.close()  # the source lets go of what it reads, and of what it writes
 

@@ -102,7 +102,7 @@ def _import_ray() -> ModuleType:
         return importlib.import_module("ray")
     except ImportError as error:
         raise UserError(
-            f"--engine ray: Ray is not installed ({error}); pip install 'shortline[ray]'"
+            f"--engine ray: Ray is not installed ({error}); pip install -e '.[ray]'"
         ) from error
 
 
