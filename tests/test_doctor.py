@@ -113,7 +113,7 @@ def test_tiny_data_is_no_trouble(tmp_path, capsys):
 @pytest.mark.parametrize("package", ["scipy", "rapidfuzz"])
 def test_a_missing_package_is_named_before_any_work(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"{package} is not installed: pip install 'shortline\["):
+    with pytest.raises(UserError, match=rf"{package} is not installed: pip install -e '\.\["):
         main(["missing.csv"])
 
 

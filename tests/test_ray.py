@@ -142,7 +142,7 @@ def test_sigterm_stops_the_tasks_and_leaves_nothing(tmp_path):
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     (tmp_path / "a.csv").write_text("text,label\na,b\nc,d\n")
-    with pytest.raises(UserError, match=r"Ray is not installed .*pip install 'shortline\[ray\]'"):
+    with pytest.raises(UserError, match=r"Ray is not installed .*pip install -e '\.\[ray\]'"):
         main([str(tmp_path / "a.csv"), "--out", str(tmp_path / "out"), "--engine", "ray"])
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
