@@ -180,14 +180,14 @@ def test_kernels_are_timed_outside_of_any_replica(num_replicas, monkeypatch):
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float16])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_cudnn_equals_keras_in_values_and_gradients(kernel, dtype, num_docs):
-    """Every length from 1 to 40; float16 has 11 bits, and errors add up over the tokens."""
+    """Short and long; float16 has 11 bits, and errors add up over the tokens."""
     tolerance = 2e-4 if dtype == tf.float32 else 2e-2
     tf.config.experimental.enable_tensor_float_32_execution(False)  # 11 bits in Keras's products
     with tf.device("GPU"):
         layers = _layers([50, 40], 40)
         weights = [weights_of(layer) for layer in layers]
         variables = [v.value for layer in layers for v in layer.trainable_variables]
-        for num_tokens in range(1, 41):
+        for num_tokens in (1, 2, 7, 16, 27, 40):
             rng = np.random.default_rng(num_tokens)
             x = tf.constant(rng.normal(size=(num_tokens, num_docs, 50)), tf.float32)
             mix = tf.constant(rng.normal(size=(num_tokens, num_docs, 40)) / num_docs, tf.float32)
