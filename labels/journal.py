@@ -1,58 +1,68 @@
-"""Decisions about clusters: the lines of review/journal.jsonl, and what they do.
+"""Decisions about clusters, and the journal that they are appended to: review/journal.jsonl.
 
-A cluster is called by the key of one of its points (`key_name`, by custom its representative's), so
-that decisions outlast another clustering: the cluster is meant that holds this point now. Lines are
-only ever appended:
+A line of JSON each, synced before its maker is told that it is done, never changed afterwards. A
+cluster is called by the key of one of its points, so that decisions outlast another clustering:
+the cluster is meant that holds this point now. Noise is called "noise".
 
     {"id": 1, "by": "…", "time": "…", "action": "rename", "clusters": [KEY], "label": "refund"}
-    {"id": 2, …, "action": "merge", "clusters": [KEY, KEY, …]}          all into the first
-    {"id": 3, …, "action": "split", "clusters": [KEY], "points": [KEY, …], "label": "…"}
-    {"id": 4, …, "action": "split", "clusters": [KEY], "holding": "card", "label": "…"}
-    {"id": 5, …, "action": "drop" | "noise" | "confirm", "clusters": [KEY, …]}
-    {"id": 6, …, "action": "undo", "of": 4}
+    {"id": 2, …, "action": "merge", "clusters": [KEY, KEY, …]}            all into the first
+    {"id": 3, …, "action": "split", "clusters": [KEY], "parts": [{"label": "…",
+     "points": [KEY, …]}, …]}
+    {"id": 4, …, "action": "keep" | "drop" | "noise" | "open", "clusters": [KEY, …]}
+    {"id": 5, …, "action": "undo", "of": 3}
 
-`split` moves the points listed, or those whose masked text holds these letters, to a new cluster.
-`drop` keeps a cluster and takes its documents out of the result; `noise` makes noise of it;
-`confirm` says that somebody has looked at it; what was undone is as if it had never been said.
+`split` moves each part's points to a cluster of its own; the rest stays. `keep` says that somebody
+has looked at a cluster and found it good; `drop` takes its documents out of the result, `noise`
+makes noise of them, `open` takes these three back. `undo` undoes a decision, an undo among them.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+import string
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from shortline import UserError, printable
 
-ACTIONS = ("rename", "merge", "split", "drop", "noise", "confirm", "undo")
-_LEAST_CLUSTERS = {"merge": 2, "undo": 0}
-_ONE_CLUSTER = ("rename", "split")
+STATUS_OF = {"keep": "kept", "drop": "dropped", "noise": "noise", "open": "open"}
+"""What an action makes of a cluster."""
+ACTIONS = ("rename", "merge", "split", *STATUS_OF, "undo")
+NOISE_KEY = "noise"
 LONGEST_LABEL = 200
 
+_JOINERS = str.maketrans("", "", "\u200c\u200d")  # invisible, but spelling needs them
 
-class Conflict(Exception):
-    """Somebody else has decided about the same clusters since; `decisions` says what."""
 
-    def __init__(self, decisions: Sequence[Decision]):
-        super().__init__(f"decision {decisions[-1].id} of {decisions[-1].by} came before")
-        self.decisions = decisions
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Points, by their keys, that are to be a cluster, and its label."""
+
+    label: str
+    points: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_label(self.label)
+        if not self.points:
+            raise ValueError("points: must not be empty")
+        for key in self.points:
+            _check_key(key)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One line of the journal; checks itself when it is made."""
+    """One line of the journal. Raises a ValueError where it does not hold together."""
 
     action: str
     clusters: tuple[str, ...] = ()
     """Keys, each of a point of the cluster that is meant."""
     label: str | None = None
-    points: tuple[str, ...] = ()
-    holding: str | None = None
+    parts: tuple[Part, ...] = ()
     of: int | None = None
     """The decision that is undone."""
     by: str = ""
@@ -63,50 +73,74 @@ class Decision:
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
             raise ValueError(f"action {self.action!r}: must be one of {', '.join(ACTIONS)}")
-        least = _LEAST_CLUSTERS.get(self.action, 1)
-        most = 1 if self.action in _ONE_CLUSTER else len(self.clusters)
+        least = {"merge": 2, "undo": 0}.get(self.action, 1)
+        most = {"rename": 1, "split": 1, "undo": 0}.get(self.action, len(self.clusters))
         if not least <= len(self.clusters) <= most:
-            raise ValueError(f"{self.action}: {len(self.clusters)} clusters are too few or many")
-        for key in (*self.clusters, *self.points):
-            if len(key) != 16 or set(key) - set("0123456789abcdef"):
-                raise ValueError(f"key {key!r}: must be 16 hexadecimal digits")
-        if self.action == "rename" and not (self.label or "").strip():
-            raise ValueError("rename: give a label that is not empty")
-        if self.label is not None and len(self.label) > LONGEST_LABEL:
-            raise ValueError(f"a label of {len(self.label)} characters: at most {LONGEST_LABEL}")
-        if self.action == "split" and bool(self.points) == bool(self.holding):
-            raise ValueError("split: give either points or what their texts hold")
-        if (self.action == "undo") != (self.of is not None):
-            raise ValueError("of: goes with undo, and undo with it")
+            raise ValueError(f"clusters: {len(self.clusters)} of them do not fit {self.action}")
+        for key in self.clusters:
+            if key != NOISE_KEY or self.action != "split":
+                _check_key(key)
+        for member, action in (("label", "rename"), ("parts", "split"), ("of", "undo")):
+            if bool(getattr(self, member)) != (self.action == action):
+                raise ValueError(f"{member}: goes with {action}, and {action} with it")
+        if self.label is not None:
+            check_label(self.label)
 
     @classmethod
     def from_json(cls, values: Any) -> Decision:
         """Raises a ValueError where a member is missing, unknown or of another type."""
-        if not isinstance(values, dict):
-            raise ValueError("not a JSON object")
-        for name, kind in _KINDS.items():
-            value = values.get(name)
-            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-                raise ValueError(f"{name}: must be {kind.__name__}")
-            if kind is list and any(not isinstance(v, str) for v in value or ()):
-                raise ValueError(f"{name}: must hold strings")
-        if unknown := set(values) - set(_KINDS):
-            raise ValueError(f"unknown members: {', '.join(sorted(map(str, unknown)))}")
-        fields: dict[str, Any] = {
-            k: tuple(v) if _KINDS[k] is list else v for k, v in values.items() if v is not None
-        }
-        return cls(**fields)
+        members = dict(_read_members(values, _DECISION))
+        members["parts"] = tuple(
+            Part(**dict(_read_members(part, _PART))) for part in members.get("parts", ())
+        )
+        return cls(**members)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads; without the members that are empty."""
-        values = dataclasses.asdict(self)
+        values = {name: getattr(self, name) for name in _DECISION}
+        values["parts"] = [{"label": p.label, "points": list(p.points)} for p in self.parts]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v}
 
 
-_KINDS: dict[str, type] = {
+_DECISION: dict[str, type] = {
     "id": int, "by": str, "time": str, "action": str, "clusters": list, "label": str,
-    "points": list, "holding": str, "of": int,
+    "parts": list, "of": int,
 }  # fmt: skip
+_PART: dict[str, type] = {"label": str, "points": list}
+
+
+def _read_members(values: Any, kinds: dict[str, type]) -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    if "action" in kinds and "action" not in values:
+        raise ValueError("action: is missing")
+    for name, value in values.items():
+        kind = kinds.get(name)
+        if kind is None:
+            raise ValueError(f"{name!r}: is not known")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name}: must be of type {kind.__name__}")
+        if kind is list and name != "parts":
+            if not all(isinstance(key, str) for key in value):
+                raise ValueError(f"{name}: must hold strings")
+            value = tuple(value)
+        yield name, value
+
+
+def check_label(label: str) -> None:
+    """Raises a ValueError where a label is blank, too long or holds what cannot be seen."""
+    if not label.strip() or label != label.strip():
+        raise ValueError("label: must not be empty, nor begin or end with a space")
+    if len(label) > LONGEST_LABEL:
+        raise ValueError(f"label: {len(label)} characters; at most {LONGEST_LABEL}")
+    seen = label.translate(_JOINERS)
+    if printable(seen) != seen:
+        raise ValueError(f"label: holds what cannot be seen: {printable(seen)}")
+
+
+def _check_key(key: str) -> None:
+    if len(key) != 16 or not set(key) <= set(string.hexdigits.lower()):
+        raise ValueError(f"key {printable(key, 40)!r}: must be 16 hexadecimal digits")
 
 
 def read_journal(path: Path) -> list[Decision]:
@@ -116,21 +150,19 @@ def read_journal(path: Path) -> list[Decision]:
       UserError: a line is not a decision, or its id is not the next.
     """
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        content = path.read_bytes()
     except FileNotFoundError:
         return []
-    return _parse(lines, path)
+    return _parse(content.split(b"\n")[:-1], path, 0)
 
 
-def _parse(lines: Iterable[bytes], path: Path) -> list[Decision]:
+def _parse(lines: Iterable[bytes], path: Path, num_before: int) -> list[Decision]:
     decisions = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, num_before + 1):
         try:
             decision = Decision.from_json(json.loads(line))
             if decision.id != number:
                 raise ValueError(f"id {decision.id} where {number} is due")
-            if decision.of is not None and not 1 <= decision.of < number:
-                raise ValueError(f"of {decision.of}: must be the id of an earlier line")
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path}: line {number}: {printable(str(error), 200)}; mend the line, or take it "
@@ -140,50 +172,75 @@ def _parse(lines: Iterable[bytes], path: Path) -> list[Decision]:
     return decisions
 
 
-def effective(decisions: Sequence[Decision]) -> list[Decision]:
-    """Those that count: without the undone and the undoings. An undo can be undone."""
-    undone: set[int] = set()
-    for decision in reversed(decisions):
-        if decision.action == "undo" and decision.id not in undone and decision.of is not None:
-            undone.add(decision.of)
-    return [d for d in decisions if d.action != "undo" and d.id not in undone]
+class Journal:
+    """A journal that several processes may append to at once.
 
-
-def touched(decision: Decision, decisions: Sequence[Decision]) -> set[str]:
-    """The keys of the clusters that it is about; an undo's are those of what it undoes."""
-    while decision.action == "undo":
-        assert decision.of is not None
-        decision = decisions[decision.of - 1]
-    return {*decision.clusters}
-
-
-def append_decision(path: Path, decision: Decision, base: int) -> Decision:
-    """Appends a decision, synced, and returns it with its id; processes may do so at once.
-
-    Args:
-      base: the id of the last decision that its maker knew.
-
-    Raises:
-      Conflict: of those after `base`, some are about the same clusters. Nothing is appended.
-      ValueError: it undoes what the journal does not hold.
+    Each takes turns: within a turn it sees what the others have appended since its last one, and
+    nobody else appends.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-        file.seek(0)
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        decisions = _parse(content[:whole].split(b"\n")[:-1], path)
-        if decision.of is not None and not 1 <= decision.of <= len(decisions):
-            raise ValueError(f"of {decision.of}: the journal has {len(decisions)} decisions")
-        mine = touched(decision, decisions)
-        later = [d for d in decisions[base:] if touched(d, decisions) & mine]
-        if later:
-            raise Conflict(later)
-        if whole < len(content):  # half a line, of a process that was killed
-            file.truncate(whole)
-        decision = dataclasses.replace(decision, id=len(decisions) + 1)
-        file.write(json.dumps(decision.to_json(), ensure_ascii=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return decision
+
+    def __init__(self, path: Path):
+        """Makes the file's folder; the first turn reads the whole file."""
+        self.path = path
+        self.num_read = 0
+        self._end = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def has_more(self) -> bool:
+        """Whether somebody has appended since the last turn; costs one look at the file's size."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path.stat().st_size != self._end
+        return self._end > 0
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """Raises a UserError where a line is no decision, or the file was changed meanwhile."""
+        with open(self.path, "ab+", buffering=0) as file:
+            with contextlib.suppress(OSError):  # file systems without locks: one process alone
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            if file.seek(0, os.SEEK_END) < self._end:
+                raise UserError(f"{self.path}: was made shorter; start again, to read it anew")
+            file.seek(self._end)
+            added = file.read()
+            whole = added.rfind(b"\n") + 1
+            decisions = _parse(added[:whole].split(b"\n")[:-1], self.path, self.num_read)
+            self.num_read += len(decisions)
+            self._end += whole
+            if whole < len(added):  # half a line, of a process that was killed
+                file.truncate(self._end)
+            yield Turn(self, file, decisions)
+
+    def _append(self, file: IO[bytes], decision: Decision) -> None:
+        line = json.dumps(decision.to_json(), ensure_ascii=False).encode() + b"\n"
+        try:
+            written = 0
+            while written < len(line):  # an unbuffered file may write less than asked
+                written += file.write(line[written:])
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(self._end)
+            raise
+        self.num_read += 1
+        self._end += len(line)
+
+
+class Turn:
+    """The time between looking and appending, in which nobody else appends."""
+
+    def __init__(self, journal: Journal, file: IO[bytes], added: list[Decision]):
+        self._journal, self._file = journal, file
+        self.added = added
+        """What others have appended since this process's last turn."""
+
+    @property
+    def next_id(self) -> int:
+        return self._journal.num_read + 1
+
+    def append(self, decision: Decision) -> None:
+        """Appends a decision that has `next_id`, on the disk when this returns.
+
+        Raises:
+          OSError: it could not be written; then nothing of it stays.
+        """
+        assert decision.id == self.next_id
+        self._journal._append(self._file, decision)
