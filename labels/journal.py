@@ -23,7 +23,7 @@ import fcntl
 import json
 import os
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -210,18 +210,19 @@ class Journal:
                 file.truncate(self._end)
             yield Turn(self, file, decisions)
 
-    def _append(self, file: IO[bytes], decision: Decision) -> None:
-        line = json.dumps(decision.to_json(), ensure_ascii=False).encode() + b"\n"
+    def _append(self, file: IO[bytes], decisions: Sequence[Decision]) -> None:
+        lines = [json.dumps(decision.to_json(), ensure_ascii=False) for decision in decisions]
+        content = "".join(line + "\n" for line in lines).encode()
         try:
             written = 0
-            while written < len(line):  # an unbuffered file may write less than asked
-                written += file.write(line[written:])
+            while written < len(content):  # an unbuffered file may write less than asked
+                written += file.write(content[written:])
             os.fsync(file.fileno())
         except BaseException:
             file.truncate(self._end)
             raise
-        self.num_read += 1
-        self._end += len(line)
+        self.num_read += len(decisions)
+        self._end += len(content)
 
 
 class Turn:
@@ -236,11 +237,12 @@ class Turn:
     def next_id(self) -> int:
         return self._journal.num_read + 1
 
-    def append(self, decision: Decision) -> None:
-        """Appends a decision that has `next_id`, on the disk when this returns.
+    def append(self, *decisions: Decision) -> None:
+        """Appends decisions with the ids from `next_id` on; on the disk when this returns.
 
         Raises:
-          OSError: it could not be written; then nothing of it stays.
+          OSError: they could not be written; then nothing of them stays.
         """
-        assert decision.id == self.next_id
-        self._journal._append(self._file, decision)
+        for place, decision in enumerate(decisions):
+            assert decision.id == self.next_id + place
+        self._journal._append(self._file, decisions)

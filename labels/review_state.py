@@ -196,6 +196,17 @@ class Review:
         points = self._find_points([key])
         return int(self.of_point[points[0]]) if len(points) else None
 
+    def at_version(self, key: str, version: int) -> Group | None:
+        """The group of this key as it was when `version` was its version; None: it never was."""
+        id = self.find(key)
+        if id is not None and (self.groups[id].key, self.groups[id].version) == (key, version):
+            return self.groups[id]
+        for change in self.changes.values():
+            for group in (*change.before.values(), *change.after.values()):
+                if group is not None and (group.key, group.version) == (key, version):
+                    return group
+        return None
+
     def key_names(self, points: np.ndarray) -> tuple[str, ...]:
         """The keys of points, as the journal has them."""
         return tuple(map(key_name, self._keys[points].tolist()))

@@ -1,0 +1,253 @@
+// Puts the page together: keys and buttons to acts, news to what is shown.
+
+import { ask, decide, enter, follow, isFine, showBanner } from "./api.js";
+import * as detail from "./detail.js";
+import { chooseMerge, mergeChosen, showHistory, showKeys } from "./dialogs.js";
+import { bdi, button, count, find, isDialogOpen, make, openDialog, toast } from "./dom.js";
+import * as list from "./list.js";
+import { openSplit } from "./split.js";
+import { NOISE, group, onChange, progress, store, take } from "./store.js";
+
+const { view } = detail;
+let isBusy = false; // a decision is on its way: a key held down makes no second one
+
+function select(id, isByHand = false) {
+  store.current = id;
+  list.draw();
+  list.reveal();
+  document.body.classList.toggle("looking", isByHand);
+  detail.look(id);
+}
+
+const undoing = { label: "Undo", key: "u", run: () => act.undo() };
+
+/** Makes a decision, and afterwards looks at what stands in the place of what was decided. */
+async function settle(action, ids, done, more = {}) {
+  if (isBusy || !ids.length) return null;
+  isBusy = true;
+  const place = list.placeOf(store.current);
+  const stays = action === "rename" || action === "merge" || action === "split";
+  const answer = await decide(action, ids, more);
+  isBusy = false;
+  if (!answer) return null;
+  toast(done, { act: undoing });
+  if (!stays) {
+    store.chosen.clear();
+    if (list.placeOf(store.current) >= 0 && list.placeOf(store.current) === place) list.move(1);
+  }
+  return answer;
+}
+
+const named = (ids) => (ids.length === 1 ? `“${group(ids[0])?.name}”` : `${count(ids.length)} clusters`);
+
+/** The chosen clusters, or the one that is looked at. */
+function targets() {
+  if (store.chosen.size) return [...store.chosen];
+  return store.current === null || store.current === NOISE ? [] : [store.current];
+}
+
+function mark(action, status, done) {
+  const ids = targets().filter((id) => group(id).status !== status);
+  return settle(action, ids, `${done} ${named(ids)}`);
+}
+
+async function merge(into, others) {
+  const text = `Merged ${named(others)} into “${group(into).name}”`;
+  const answer = await settle("merge", [into, ...others], text);
+  if (!answer) return;
+  store.chosen.clear();
+  view.peeked = null;
+  if (list.placeOf(into) >= 0) select(into);
+}
+
+const act = {
+  keep: () => mark("keep", "kept", "Kept"),
+  drop: () => mark("drop", "dropped", "Dropped"),
+  noise: () => mark("noise", "noise", "Noise:"),
+  open: () => mark("open", "open", "Opened again:"),
+  undo: () => turnBack("undo", "Undone"),
+  redo: () => turnBack("redo", "Redone"),
+  rename: startRename,
+  merge: () => {
+    if (store.chosen.size > 1) mergeChosen([...store.chosen], merge);
+    else if (targets().length) chooseMerge(view.detail?.neighbours ?? [], merge);
+  },
+  split: (way) => group(store.current) && openSplit(view, typeof way === "string" ? way : null, () => detail.clearSearch()),
+  peek: (place) => { const id = detail.neighbour(place); if (id !== null) detail.peek(id); },
+  mergePeeked: () => merge(store.current, [view.peeked.id]),
+  mergeIntoPeeked: () => merge(view.peeked.id, [store.current]),
+  goPeeked: () => go(view.peeked.id),
+  all: () => detail.search(""),
+  history: () => showHistory(go),
+  help: showKeys,
+  another: openAnother,
+  finish: confirmFinish,
+};
+
+/** Looks at a cluster, in the list of all where the present one lacks it. */
+function go(id) {
+  view.peeked = null;
+  store.current = id;
+  if (list.placeOf(id) < 0) {
+    find("filter").value = "";
+    list.show("all");
+  }
+  select(id);
+}
+
+async function turnBack(action, done) {
+  if (isBusy) return;
+  isBusy = true;
+  const answer = await decide(action, []);
+  isBusy = false;
+  if (!answer) return;
+  const there = answer.groups.find((one) => one.version !== undefined && list.placeOf(one.id) >= 0 && answer.groups.length <= 3);
+  toast(done, { act: action === "undo" ? { label: "Redo", key: "U", run: () => act.redo() } : undoing });
+  if (there && there.id !== store.current) select(there.id);
+}
+
+function startRename() {
+  const one = group(store.current);
+  if (!one || one.id === NOISE || document.querySelector("#new-name")) return;
+  const title = document.querySelector("#detail h1");
+  let isOver = false;
+  const input = make("input", { id: "new-name", value: one.name, maxLength: 200, "aria-label": "New name", autocomplete: "off" });
+  const end = async (isSaved, isKept) => {
+    if (isOver) return;
+    isOver = true;
+    const name = input.value.trim().replace(/\s+/g, " ");
+    input.blur();
+    detail.draw();
+    if (!isSaved) return;
+    if (name !== one.name && !(await settle("rename", [one.id], `Renamed to “${name}”`, { label: name }))) return;
+    if (isKept) settle("keep", [one.id], `Kept “${name}”`);
+  };
+  input.addEventListener("keydown", (event) => {
+    event.stopPropagation();
+    if (event.key === "Enter") { event.preventDefault(); end(true, event.shiftKey); }
+    if (event.key === "Escape") end(false, false);
+  });
+  input.addEventListener("blur", () => end(input.value.trim() !== "", false));
+  title.replaceWith(input);
+  input.select();
+}
+
+async function openAnother() {
+  const answer = await ask("address");
+  if (!isFine(answer)) return;
+  openDialog("Another page", () => [
+    make("p", {}, "This address opens one page, once, on this machine; both pages see each other's decisions."),
+    make("input", { readOnly: true, value: answer.address, autofocus: true, "aria-label": "Address", on: { focus: (event) => event.target.select() } }),
+    make("footer", {}, make("a", { href: answer.address, target: "_blank", rel: "noopener noreferrer" }, "Open it")),
+  ]);
+}
+
+function confirmFinish() {
+  const { number } = progress();
+  openDialog("Finish the review", (close) => [
+    make("p", {}, number.open ? `${count(number.open)} clusters have not been looked at; they keep their names.` : "Every cluster has been looked at."),
+    make("p", {}, "The server stops, and ", make("code", {}, "labels run"), " goes on with what was decided. You can review again at any time."),
+    make("footer", {}, button("Finish", "", async () => {
+      const answer = await ask("finish");
+      close();
+      if (isFine(answer)) { isFinished = true; showBanner("The review is finished. This page can be closed."); }
+    }, { className: "main", autofocus: true })),
+  ]);
+}
+let isFinished = false;
+
+const KEYS = {
+  j: () => list.move(1), ArrowDown: () => list.move(1), k: () => list.move(-1), ArrowUp: () => list.move(-1),
+  PageDown: () => list.move(10), PageUp: () => list.move(-10), Home: () => list.move(-1e9), End: () => list.move(1e9),
+  Enter: act.keep, r: act.rename, m: act.merge, s: () => act.split(), d: act.drop, n: act.noise, o: act.open,
+  u: act.undo, U: act.redo, h: act.history, "?": act.help, e: act.all,
+  x: () => { list.toggle(store.current); list.move(1); },
+  f: () => find("within")?.focus(),
+  "/": () => { find("filter").focus(); find("filter").select(); },
+  Escape: () => detail.closePeek() || detail.clearSearch() || clearChosen() || document.body.classList.remove("looking"),
+};
+const PEEK_KEYS = { m: act.mergePeeked, M: act.mergeIntoPeeked, g: act.goPeeked, Enter: null, d: null, n: null, o: null, s: null, r: null, x: null };
+
+function clearChosen() {
+  if (!store.chosen.size) return false;
+  store.chosen.clear();
+  list.draw();
+  return true;
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || isDialogOpen() || event.isComposing) return;
+  const target = event.target;
+  if (target.matches("input:not([type=checkbox]), select, textarea")) {
+    if (event.key === "Escape" || (event.key === "Enter" && target.id === "filter")) {
+      target.blur();
+      if (target.id === "within") detail.clearSearch();
+    }
+    return;
+  }
+  if (target.matches("button, a") && (event.key === "Enter" || event.key === " ")) return;
+  const isNeighbour = /^[1-8]$/.test(event.key);
+  const run = isNeighbour ? () => act.peek(Number(event.key) - 1) : view.peeked && event.key in PEEK_KEYS ? PEEK_KEYS[event.key] : KEYS[event.key];
+  if (!run) return;
+  event.preventDefault();
+  run();
+}
+
+function drawProgress() {
+  const { sum, number } = progress();
+  const documents = Math.max(1, sum.open + sum.kept + sum.dropped + sum.noise);
+  const clusters = number.open + number.kept + number.dropped + number.noise;
+  const part = (100 * (documents - sum.open)) / documents;
+  find("bar").replaceChildren(...["kept", "dropped", "noise"].map((status) => {
+    const piece = make("span", { className: status, title: `${status}: ${count(number[status])} clusters, ${count(sum[status])} documents` });
+    piece.style.width = `${(100 * sum[status]) / documents}%`;
+    return piece;
+  }));
+  const text = `${count(clusters - number.open)} of ${count(clusters)} clusters · ${part >= 99.95 || part === 0 ? part.toFixed(0) : part.toFixed(1)} % of documents`;
+  find("bar").setAttribute("aria-label", text);
+  find("progress-text").textContent = text;
+}
+
+function drawChosen() {
+  const ids = [...store.chosen].filter(group);
+  const documents = ids.reduce((sum, id) => sum + group(id).size, 0);
+  find("chosen").replaceChildren(
+    make("span", {}, `${count(ids.length)} chosen · ${count(documents)} documents`),
+    button("Keep", "⏎", act.keep), button("Merge", "m", act.merge, { disabled: ids.length < 2 }), button("Drop", "d", act.drop), button("Noise", "n", act.noise),
+    button("Clear", "Esc", clearChosen, { className: "quiet" }));
+}
+
+onChange((changed) => {
+  const place = list.update();
+  drawProgress();
+  drawChosen();
+  if (document.querySelector("#new-name")) return; // a name is being typed
+  if (list.placeOf(store.current) < 0) list.keepCurrent(place);
+  else if (changed.has(store.current)) detail.look(store.current);
+});
+
+async function start() {
+  for (const name of ["undo", "redo", "history", "help", "another", "finish"]) find(name).addEventListener("click", () => { act[name](); find(name).blur(); });
+  find("back").addEventListener("click", () => document.body.classList.remove("looking"));
+  document.addEventListener("keydown", onKey);
+  detail.setUp(act);
+  list.setUp(select, drawChosen);
+  if (!(await enter())) {
+    showBanner("This page needs the whole address that the terminal shows, with what stands behind #.");
+    find("detail").replaceChildren();
+    return;
+  }
+  const answer = await ask("state");
+  if (!isFine(answer)) return;
+  Object.assign(store, { name: answer.name, folder: answer.folder });
+  document.title = `Review of ${answer.folder}`;
+  find("folder").querySelector("bdi").replaceWith(bdi(answer.folder));
+  find("page-name").textContent = answer.name;
+  take(answer);
+  document.body.dataset.ready = "";
+  performance.mark("ready");
+  if (answer.skipped.length) toast(`${count(answer.skipped.length)} earlier decisions do not fit these clusters; the terminal lists them.`, { kind: "warn" });
+  await follow(() => isFinished);
+}
+
+start();
