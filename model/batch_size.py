@@ -74,8 +74,6 @@ def find_batch_size(
     rates: dict[int, float] = {}
     if len(sizes) > 1:
         classifier, optimizer = build_network()
-        if classifier.route == "cudnn" and model.route == "auto":
-            classifier.choose_kernel([(-(-base // num_replicas), num_tokens)])
         build_step = functools.partial(
             _build_step, classifier, optimizer, batch_type, training, num_tokens, has_gpu
         )
@@ -201,7 +199,7 @@ def _measure_step(
         step_seconds.append((time.perf_counter() - started) / num_steps)
         return sums
 
-    for _ in range(2):  # at the first, cuDNN tries its algorithms
+    for _ in range(2):  # at the first, libraries and kernels are loaded
         warm_up(variables, timed, 1)
     num_steps = min(_MOST_STEPS, math.ceil(_CHUNK_SECONDS / step_seconds[-1]))
     for _ in range(_NUM_CHUNKS):  # from the same weights each time: no schedule ends meanwhile

@@ -197,8 +197,6 @@ def choose_network(
 ) -> tuple[Classifier, Adam]:
     """`build_network` for this data on these devices; tells which route it takes, and why."""
     route, why = settle_route(flags.model, devices.has_gpu)
-    if flags.deterministic and route == "cudnn":
-        route, why = "cudnn_v3", "deterministic: cudnn tries its algorithms and takes the fastest"
     precision = settle_precision(flags.model)
     print(f"training on {devices.description} in {precision}; LSTM route {route}: {why}")
     return build_network(
@@ -275,9 +273,6 @@ def prepare_steps(
       step: that training goes on from.
     """
     buckets, config = data.buckets, flags.train
-    if classifier.route == "cudnn" and flags.model.route == "auto":
-        shapes = list(zip(buckets.sizes, buckets.widths, strict=True))
-        print(f"LSTM route {classifier.choose_kernel(shapes)}")
     most_tokens = max(map(operator.mul, buckets.sizes, buckets.widths))
     is_lazy = not devices.has_gpu and is_lazy_faster(most_tokens, classifier.vocab_size)
     optimizer.begin(step, is_lazy)

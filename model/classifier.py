@@ -5,13 +5,10 @@ Legend: B documents, T tokens, E embedding, H hidden units (of all directions), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import keras
 import tensorflow as tf
 
 from model.config import ModelConfig
-from model.cudnn import choose_kernel, weights_of
 from model.lstm import build_lstm, run_lstm, run_stack
 from model.noise import dropout, dropout_tokens, uniform_rows
 from model.pooling import max_inside, sum_inside
@@ -128,7 +125,7 @@ class Classifier(keras.layers.Layer):
         is_dropping = dropout_seed is not None and config.dropout > 0
         one_by_one = self.lstms
         if self._is_one_call(is_dropping):
-            x_TBH = run_stack([layers[0] for layers in self.lstms], x_TBH, self.route)
+            x_TBH = run_stack([layers[0] for layers in self.lstms], x_TBH)
             one_by_one = []
         for depth, layers in enumerate(one_by_one):
             outputs = [run_lstm(layers[0], x_TBH, self.route)]
@@ -146,17 +143,6 @@ class Classifier(keras.layers.Layer):
             features_BH = dropout(features_BH, config.dropout, seed, first_row)
         return tf.matmul(features_BH, self.dense.kernel.value) + self.dense.bias.value
 
-    def choose_kernel(self, shapes: Sequence[tuple[int, int]]) -> str:
-        """Takes the faster of cuDNN's two ops for batches of (B, T) `shapes`; says which, and why.
-
-        Needs a GPU, and comes before any graph is traced.
-        """
-        first = [weights_of(self.lstms[0][0])]
-        kernel, milliseconds = choose_kernel(first, shapes, tf.as_dtype(self.compute_dtype))
-        self.route = "cudnn" if kernel == "v2" else f"cudnn_{kernel}"
-        times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in milliseconds.items())
-        return f"{self.route}: a layer takes {times}"
-
     def _is_one_call(self, is_dropping: bool) -> bool:
         """Whether cuDNN can run all layers at once.
 
@@ -164,7 +150,7 @@ class Classifier(keras.layers.Layer):
         Nor from both ends: it would read the padding first.
         """
         between = is_dropping and self.config.num_layers > 1
-        return self.route.startswith("cudnn") and not between and not self.config.bidirectional
+        return self.route == "cudnn" and not between and not self.config.bidirectional
 
     def _pool(self, x_TBH: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """float[T, B, H] → float[B, H], or [B, 2H] for max_mean; padding has no part in it."""

@@ -29,9 +29,8 @@ class ModelConfig:
     """Share of an LSTM layer's outputs dropped in training."""
     word_dropout: float = 0.1
     """Share of the tokens replaced by [UNK] in training."""
-    route: Literal["auto", "block", "keras", "cudnn", "cudnn_v3"] = "auto"
-    """LSTM kernels: on a GPU the faster of cudnn (CudnnRNNV2) and cudnn_v3, on a CPU block
-    (fused), anywhere keras."""
+    route: Literal["auto", "block", "keras", "cudnn"] = "auto"
+    """LSTM kernels: on a GPU cudnn, on a CPU block (fused), anywhere keras."""
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     """Of the embedding's outputs and the LSTM; weights, logits and loss are always float32."""
 

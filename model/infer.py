@@ -34,8 +34,6 @@ def build_infer(run: Run, has_gpu: bool) -> Callable[[pa.Array], tf.Tensor]:
     """
     encode = run.build_encoder()
     route, _ = choose_route("auto", has_gpu, "float32")
-    if route == "cudnn":  # it would try all algorithms anew for every width of a batch
-        route = "cudnn_v3"
     classifier = run.build_classifier(route)
     num_blocks = max(1, count_blocks(route, _BATCH_DOCS) // _NUM_THREADS)
     no_logits = tf.TensorSpec([None, classifier.num_classes], tf.float32)

@@ -1,11 +1,10 @@
 """One LSTM layer, several ways to compute it, one set of weights in Keras's layout.
 
-| route    | where    | op                                                              |
-|----------|----------|-----------------------------------------------------------------|
-| block    | CPU      | tf.raw_ops.BlockLSTM, fused                                      |
-| cudnn    | GPU      | tf.raw_ops.CudnnRNNV2, all layers in one call (model.cudnn)      |
-| cudnn_v3 | GPU      | tf.raw_ops.CudnnRNNV3, where that is faster                      |
-| keras    | anywhere | keras.layers.LSTM as a loop: the reference, and what is exported |
+| route | where    | op                                                              |
+|-------|----------|-----------------------------------------------------------------|
+| block | CPU      | tf.raw_ops.BlockLSTM, fused                                      |
+| cudnn | GPU      | tf.raw_ops.CudnnRNNV3, all layers in one call (model.cudnn)      |
+| keras | anywhere | keras.layers.LSTM as a loop: the reference, and what is exported |
 
 Texts are padded on the right and the LSTM reads forward, so the state at `lengths - 1` does not
 depend on the padding and no mask is needed. The backward direction reads reversed texts.
@@ -32,7 +31,7 @@ def choose_route(route: str, has_gpu: bool, precision: str) -> tuple[str, str]:
     Raises:
       ValueError: the route asked for cannot run here.
     """
-    if route.startswith("cudnn") and not has_gpu:
+    if route == "cudnn" and not has_gpu:
         raise ValueError(f"--route {route}: needs a GPU and none is in use; choose auto or block")
     if route == "block" and (has_gpu or precision == "mixed_bfloat16"):
         raise ValueError("--route block: a CPU kernel without bfloat16; choose auto or keras")
@@ -94,15 +93,14 @@ def run_lstm(layer: keras.layers.LSTM, x_TBD: tf.Tensor, route: str) -> tf.Tenso
     """All outputs of a forward LSTM: float[T, B, D] → float[T, B, H] of the same type."""
     if route == "block":
         return _run_block(layer, x_TBD)
-    if route.startswith("cudnn"):
-        return run_stack([layer], x_TBD, route)
+    if route == "cudnn":
+        return run_stack([layer], x_TBD)
     return tf.transpose(layer(tf.transpose(x_TBD, [1, 0, 2])), [1, 0, 2])
 
 
-def run_stack(layers: Sequence[keras.layers.LSTM], x_TBD: tf.Tensor, route: str) -> tf.Tensor:
+def run_stack(layers: Sequence[keras.layers.LSTM], x_TBD: tf.Tensor) -> tf.Tensor:
     """The same for layers one on the other, with nothing between them: one call of cuDNN."""
-    kernel = "v3" if route == "cudnn_v3" else "v2"
-    return run_cudnn([weights_of(layer) for layer in layers], x_TBD, kernel)
+    return run_cudnn([weights_of(layer) for layer in layers], x_TBD)
 
 
 def _run_block(layer: keras.layers.LSTM, x_TBD: tf.Tensor) -> tf.Tensor:

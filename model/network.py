@@ -12,7 +12,7 @@ from model.lstm import choose_route
 from model.optimizer import Adam
 from shortline import UserError
 
-_ROUTES = ("cudnn", "cudnn_v3", "block", "keras")
+_ROUTES = ("cudnn", "block", "keras")
 
 
 def find_routes(has_gpu: bool, precision: str) -> list[str]:
@@ -55,8 +55,8 @@ def make_deterministic(has_gpu: bool) -> None:
     tf.config.experimental.enable_op_determinism()
     if has_gpu:
         print(
-            "deterministic: slower kernels on the GPU, and no choice among those of the LSTM; how "
-            "much slower has not been measured: compare the docs/s with those of a run without"
+            "deterministic: slower kernels on the GPU; how much slower has not been measured: "
+            "compare the docs/s with those of a run without"
         )
     else:
         print("deterministic: a CPU repeats bitwise without it, by kernels that round otherwise")

@@ -77,8 +77,8 @@ def warm_up(
 ) -> None:
     """Runs every shape of batch once, untimed, and puts the variables back bitwise.
 
-    At a shape's first step cuDNN tries its algorithms and the driver compiles what is there only
-    as PTX: seconds that are no part of an epoch.
+    At the first step the GPU's libraries are loaded and the driver compiles what is there only as
+    PTX: seconds that are no part of an epoch.
 
     Args:
       variables: all that training changes.

@@ -10,8 +10,7 @@ from keras.src.backend.tensorflow.rnn import _standardize_cudnn_weights
 
 from model.classifier import Classifier
 from model.config import ModelConfig
-from model.cudnn import KERNELS, choose_kernel, pack_weights, run_cudnn, weights_of
-from model.devices import mirror
+from model.cudnn import pack_weights, run_cudnn, weights_of
 from model.lstm import build_lstm
 
 
@@ -92,8 +91,7 @@ def test_packed_weights_mean_the_same_in_values_and_gradients(num_layers):
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float16])
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_op_takes_our_shapes_and_types_and_has_a_gradient(kernel, dtype):
+def test_op_takes_our_shapes_and_types_and_has_a_gradient(dtype):
     """Shape functions run when a graph is built, GPU or not."""
     layers = [weights_of(layer) for layer in _layers([50, 42], 42)]
     with tf.Graph().as_default() as graph:
@@ -101,11 +99,11 @@ def test_op_takes_our_shapes_and_types_and_has_a_gradient(kernel, dtype):
             type(w)(*(tf.constant(np.zeros(v.shape, np.float32)) for v in w)) for w in layers
         ]
         x = tf.compat.v1.placeholder(dtype, [None, None, 50])
-        output = run_cudnn(constants, x, kernel)
+        output = run_cudnn(constants, x)
         gradients = tf.gradients(output, [x, *constants[0], *constants[1]])
     assert output.dtype == dtype
     assert output.shape[-1] == 42
-    [op] = [op for op in graph.get_operations() if op.type == f"CudnnRNN{kernel.upper()}"]
+    [op] = [op for op in graph.get_operations() if op.type == "CudnnRNNV3"]
     inputs, state, _, params = op.inputs[:4]
     padded = (56, 48) if dtype == tf.float16 else (50, 42)
     assert (inputs.shape[-1], state.shape[0]) == (padded[0], 2)
@@ -139,7 +137,7 @@ def _count_calls(network, dropout_seed):
         return classifier.call(token_ids, lengths, dropout_seed)
 
     operations = run.get_concrete_function().graph.get_operations()
-    return sum(op.type == "CudnnRNNV2" for op in operations)
+    return sum(op.type == "CudnnRNNV3" for op in operations)
 
 
 def test_one_call_runs_all_layers_unless_dropout_is_between():
@@ -159,30 +157,12 @@ def _keras_outputs(layers, x_TBD):
     return tf.transpose(outputs, [1, 0, 2])
 
 
-@pytest.mark.parametrize("num_replicas", [1, 2])
-def test_kernels_are_timed_outside_of_any_replica(num_replicas, monkeypatch):
-    """With cuDNN emulated: what is mirrored has no gradient where the trainer asks."""
-
-    def emulate(layers, x_TBD, kernel):
-        return _emulate(pack_weights(layers), x_TBD, 3, len(layers))
-
-    monkeypatch.setattr("model.cudnn.run_cudnn", emulate)
-    devices = tuple(device.name for device in tf.config.list_logical_devices("CPU"))
-    strategy = mirror(devices[:2]) if num_replicas == 2 else tf.distribute.get_strategy()
-    with strategy.scope():
-        weights = [weights_of(layer) for layer in _layers([5], 3)]
-        kernel, milliseconds = choose_kernel(weights, [(2, 4)], tf.float32)
-    assert milliseconds[kernel] == min(milliseconds.values()) > 0
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("num_docs", [1, 127, 1024])
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float16])
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_cudnn_equals_keras_in_values_and_gradients(kernel, dtype, num_docs):
+def test_cudnn_equals_keras_in_values_and_gradients(dtype, num_docs, no_tensor_float):
     """Short and long; float16 has 11 bits, and errors add up over the tokens."""
     tolerance = 2e-4 if dtype == tf.float32 else 2e-2
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # 11 bits in Keras's products
     with tf.device("GPU"):
         layers = _layers([50, 40], 40)
         weights = [weights_of(layer) for layer in layers]
@@ -193,7 +173,7 @@ def test_cudnn_equals_keras_in_values_and_gradients(kernel, dtype, num_docs):
             mix = tf.constant(rng.normal(size=(num_tokens, num_docs, 40)) / num_docs, tf.float32)
             results = []
             for run in (
-                lambda x: tf.cast(run_cudnn(weights, tf.cast(x, dtype), kernel), tf.float32),
+                lambda x: tf.cast(run_cudnn(weights, tf.cast(x, dtype)), tf.float32),
                 lambda x: _keras_outputs(layers, x),
             ):
                 with tf.GradientTape() as tape:
@@ -204,14 +184,6 @@ def test_cudnn_equals_keras_in_values_and_gradients(kernel, dtype, num_docs):
             for ours, theirs in zip(*results, strict=True):
                 scale = max(1.0, float(tf.reduce_max(tf.abs(theirs))))
                 np.testing.assert_allclose(ours / scale, theirs / scale, atol=tolerance)
-
-
-@pytest.mark.gpu
-def test_kernel_is_chosen_by_measuring():
-    with tf.device("GPU"):
-        weights = [weights_of(layer) for layer in _layers([50, 40], 40)]
-        kernel, milliseconds = choose_kernel(weights, [(128, 40)], tf.float32)
-    assert milliseconds[kernel] == min(milliseconds.values()) > 0
 
 
 def test_keras_has_not_moved_its_gates():

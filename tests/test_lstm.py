@@ -132,7 +132,7 @@ def test_a_route_that_cannot_run_names_its_flag(route, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("settings", NETWORKS)
-def test_cudnn_equals_keras_on_a_gpu(settings):
+def test_cudnn_equals_keras_on_a_gpu(settings, no_tensor_float):
     with tf.device("GPU"):
         cudnn, reference = _classifier("cudnn", **settings), _classifier("keras", **settings)
         ids = tf.constant(np.random.default_rng(0).integers(1, 30, (5, 9)), tf.int32)

@@ -142,7 +142,7 @@ def step_graph(small_shards, monkeypatch):
 @pytest.mark.parametrize("feed_class", [DeviceFeed, BatchFeed])
 def test_no_tensor_leaves_the_gpu_in_a_step(step_graph, feed_class, preset):
     body = _body(step_graph(feed_class, preset))
-    assert any(op.type == "CudnnRNNV2" for op in body.get_operations())
+    assert any(op.type == "CudnnRNNV3" for op in body.get_operations())
     leaving = _tensors_to_host(body)
     assert not leaving, "\n".join(map(str, leaving))
 
