@@ -15,7 +15,7 @@ from shortline import EXIT_STOPPED
 
 WARM_UP = 0.2
 """Share of the time that is not judged."""
-MOST_GROWTH = 0.01
+MOST_GROWTH = 0.02
 """Of memory, as a share of its level."""
 LEAST_SPEED = 0.9
 """Of the last third, as a share of that of the first."""

@@ -173,7 +173,7 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> F
 
 def _settle_residency(flags: Flags, shard_set: ShardSet, device_bytes: int | None) -> Any:
     """`auto` as what it comes to, once: a resumed run must make the same windows."""
-    from tfdata.window import choose_residency
+    from tfdata.residency import choose_residency
 
     asked = flags.pipeline.residency
     if asked == "device" and device_bytes == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 
 import pytest
 
@@ -13,7 +14,11 @@ from model.events import MetricsLog
 from model.made_up import make_batch, repeat_batches
 from model.optimizer import Adam
 from model.step import build_train_chunk
+from tfdata.config import PipelineConfig, TokenizerConfig
+from tfdata.encode import Encoder
 from tfdata.pipeline import Batch
+from tfdata.vocab import Vocabulary
+from tfdata.window import WindowSource
 
 _CALLS = 1_000
 _MOST_BYTES = 150  # a call; a Python number that TensorFlow was given takes more
@@ -70,3 +75,22 @@ def test_a_chunk_keeps_no_step():
         adam.catch_up(step)
 
     assert grow(run_and_catch_up) < _MOST_BYTES
+
+
+def test_an_epoch_keeps_the_threads_of_the_one_before(small_shards):
+    """New threads would take new memory, while that of the old ones lies in pieces."""
+    vocabulary = Vocabulary.build(small_shards.words, TokenizerConfig())
+    source = WindowSource(
+        small_shards, "train", Encoder(TokenizerConfig(), vocabulary, 60),
+        vocab_size=len(vocabulary), shuffle_seed=0,
+        config=PipelineConfig(residency="stream", window_docs=300, id_cache=False),
+    )  # fmt: skip
+
+    def find_encoders():
+        return {thread for thread in threading.enumerate() if thread.name.startswith("encode")}
+
+    assert len(list(source.read(0))) == 6
+    encoders = find_encoders()
+    assert encoders
+    assert len(list(source.read(1))) == 6
+    assert find_encoders() >= encoders

@@ -222,9 +222,9 @@ def test_a_stream_stays_small_and_windows_have_their_size(small_shards):
 
 
 def test_auto_residency_goes_by_size(small_shards, monkeypatch):
-    monkeypatch.setattr("tfdata.window._available_bytes", lambda: 10_000)
+    monkeypatch.setattr("tfdata.residency._available_bytes", lambda: 10_000)
     assert _source(small_shards, config=PipelineConfig()).residency == "stream"
-    monkeypatch.setattr("tfdata.window._available_bytes", lambda: 2**30)
+    monkeypatch.setattr("tfdata.residency._available_bytes", lambda: 2**30)
     assert _source(small_shards, config=PipelineConfig()).residency == "host"
 
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from tfdata.encode_ahead import Stopped
 from tfdata.pipeline import CLOSE_SECONDS, Batch, BatchFeed, WindowFeed, WindowInfo, plan_epochs
 from tfdata.plan import FILLER, Buckets, Plan
-from tfdata.window import Stopped, Window, WindowSource
+from tfdata.window import Window, WindowSource
 
 _MOST_BATCHES = 2**31 - 1  # of a plan; the queue grows as it is filled
 

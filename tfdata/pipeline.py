@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfdata.encode_ahead import Stopped
 from tfdata.gather import Steps, gather_steps
 from tfdata.plan import Buckets, Plan, plan_batches
-from tfdata.window import Stopped, Window, WindowSource
+from tfdata.window import Window, WindowSource
 
 CLOSE_SECONDS = 10.0  # most to wait for a record batch in the making
 

@@ -10,14 +10,10 @@ Shapes: D documents of the window, N tokens of them all.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +21,13 @@ import tensorflow as tf
 
 from tfdata.config import PipelineConfig
 from tfdata.encode import Encoder
+from tfdata.encode_ahead import encode_ahead
 from tfdata.id_cache import CachedIds, IdCache
 from tfdata.id_writer import Piece
+from tfdata.residency import choose_residency, estimate_bytes, mean_length
 from tfdata.shards import ShardSet, read_batches, verify_part
 
 _LEAST_FIRST_DOCS = 16_384  # of a window of the first epoch: less is a poor sample to shuffle
-_ENCODED_AHEAD = 4  # times as many: work for the cores while a window is cut into batches
 # encoded at a time: the more, the rarer is each distinct word among them
 _ENCODE_DOCS, _ENCODE_TOKENS = 16_384, 2**20
 
@@ -100,10 +97,6 @@ class Gather(Protocol):
         ...
 
 
-class Stopped(Exception):
-    """Nobody wants the windows any more."""
-
-
 class WindowSource:
     """The windows of one part of a shard set, epoch after epoch."""
 
@@ -129,7 +122,7 @@ class WindowSource:
         self._cache: IdCache | None = None
         self.num_docs = shard_set.num_docs(part)
         if config.id_cache and self.num_docs:
-            num_bytes = _estimate_bytes(shard_set, part, vocab_size)
+            num_bytes = estimate_bytes(shard_set, part, vocab_size)
             self._cache = IdCache(shard_set, part, encoder, self.id_type, num_bytes)
         self.residency = config.residency
         if config.residency == "auto":
@@ -275,7 +268,7 @@ class WindowSource:
 
     def _encode(self, order: list[int] | None, skip_docs: int) -> Iterator[Piece]:
         """Tokenises record batches on all cores, in order: ids[n], lengths[d], labels[d]."""
-        most_docs = max(1, int(_ENCODE_TOKENS / _mean_length(self._shard_set)))
+        most_docs = max(1, int(_ENCODE_TOKENS / mean_length(self._shard_set)))
         batches = read_batches(
             self._shard_set, self._part, shard_order=order, skip_docs=skip_docs,
             batch_docs=min(_ENCODE_DOCS, most_docs),
@@ -286,20 +279,7 @@ class WindowSource:
                 ids, lengths = self._encode_texts(texts)
             return ids.astype(self.id_type), lengths, labels
 
-        num_threads = (os.cpu_count() or 1) + 1  # one may wait for Python
-        with ThreadPoolExecutor(num_threads, "encode") as pool:
-            running: deque[Future] = deque()
-            try:
-                for batch in batches:
-                    if self._is_stopped.is_set():
-                        raise Stopped
-                    running.append(pool.submit(encode, *batch))
-                    if len(running) > _ENCODED_AHEAD + num_threads:
-                        yield running.popleft().result()
-                while running:
-                    yield running.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        return encode_ahead(encode, batches, self._is_stopped)
 
 
 def choose_docs(shard_docs: Sequence[int], num_workers: int, index: int) -> tuple[int, int]:
@@ -321,42 +301,3 @@ def choose_docs(shard_docs: Sequence[int], num_workers: int, index: int) -> tupl
 
 def _join_windows(windows: list[Window]) -> Window:
     return build_window([(w.ids, w.lengths, w.labels) for w in windows], 0)
-
-
-def choose_residency(
-    shard_set: ShardSet, part: str, vocab_size: int, device_bytes: int = 0
-) -> Literal["device", "host", "stream"]:
-    """Where the ids of a part fit: a quarter of a GPU's `device_bytes`, an eighth of free memory.
-
-    Up to four copies live on the host, and on a GPU the old and the new for a moment.
-    """
-    num_bytes = _estimate_bytes(shard_set, part, vocab_size)
-    if num_bytes >= _available_bytes() / 8:
-        return "stream"
-    return "device" if num_bytes < device_bytes / 4 else "host"
-
-
-def _estimate_bytes(shard_set: ShardSet, part: str, vocab_size: int) -> int:
-    """Of ids, offsets and labels, if texts are as long as those of the training part."""
-    id_bytes = 2 if vocab_size <= 2**16 else 4
-    return round(shard_set.num_docs(part) * (_mean_length(shard_set) * id_bytes + 12))
-
-
-def _mean_length(shard_set: ShardSet) -> float:
-    """Tokens of a text of the training part; 1 or more."""
-    counts = np.asarray(shard_set.length_counts)
-    return max(1.0, float(counts @ np.arange(len(counts))) / max(1, counts.sum()))
-
-
-def _available_bytes() -> int:
-    """Free memory of this machine, or of the container (cgroup v2) we are in."""
-    available = 4 * 2**30
-    with contextlib.suppress(OSError), open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # ValueError: no limit, "max"
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        available = min(available, max(0, limit - used))
-    return available
