@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfdata import id_writer, lock, shard_writer, window
+from tfdata import encode_ahead, id_writer, lock, shard_writer, window
 from tfdata.config import IngestConfig, PipelineConfig, TokenizerConfig
 from tfdata.encode import Encoder
 from tfdata.id_writer import IdWriter
@@ -127,7 +127,7 @@ def test_the_first_epoch_of_host_is_cut_and_all_others_are_whole(shards, cache, 
 
 
 def test_the_first_window_comes_before_the_part_is_encoded(shards, cache, monkeypatch):
-    monkeypatch.setattr(window, "_ENCODED_AHEAD", 0)  # it is a small part
+    monkeypatch.setattr(encode_ahead, "_AHEAD", 0)  # it is a small part
     monkeypatch.setattr(window, "_ENCODE_DOCS", 128)
     source = build_source(shards)
     done = []
