@@ -22,6 +22,9 @@ from bench.checks import check_least
 from bench.timing import describe_machine
 from shortline import UserError, parse_flags, run_command, write_whole
 
+GPU_TESTS = ("tests/test_cudnn.py", "tests/test_lstm.py")
+"""Modules with tests marked `gpu`; others import what a machine lent for minutes may lack."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AllFlags:
@@ -69,7 +72,7 @@ def list_parts(flags: AllFlags) -> Iterator[Part]:
         return Part(name, (*common, *words, "--out", f"{out}/{name}"), limit_s)
 
     if flags.gpus == "all":
-        marked = ("-m", "pytest", "-n", "0", "-m", "gpu", "-o", "addopts=", "tests")
+        marked = ("-m", "pytest", "-n", "0", "-m", "gpu", "-o", "addopts=", *GPU_TESTS)
         yield Part("tests", marked, 120)
     yield epoch("epoch_4096", 75, *large, "--epochs", "12")
     for residency in ("host", "stream"):
@@ -84,9 +87,6 @@ def list_parts(flags: AllFlags) -> Iterator[Part]:
     half = ("--precision", "mixed_float16")
     yield epoch("epoch_float16", 45, *large, "--epochs", "4", *half)
     yield step("step_float16", 60, *sizes, *half)
-    if flags.gpus == "all":
-        one = ("--batch-sizes", "1024", "--seconds", "0.5")
-        yield step("step_algo_3", 35, *one, "--routes", "cudnn", "--cudnn-algo", "3")
     # the seed's script steps through its texts word by word, too slowly for all of them
     few = str(min(flags.docs, 150_000))
     yield epoch("epoch_keras", 75, *middle, "--epochs", "2", "--against", "keras", docs=few)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -52,13 +51,10 @@ class StepTimeFlags:
     """Documents in a batch, over all replicas."""
     lengths: tuple[int, ...] = (10, 40)
     """Tokens of every text of the made-up batches."""
-    routes: tuple[Literal["block", "keras", "cudnn", "cudnn_v3"], ...] = ()
+    routes: tuple[Literal["block", "keras", "cudnn"], ...] = ()
     """LSTM kernels (default: all that run on this machine)."""
     variants: tuple[Literal["keras_cudnn", "two_calls", "no_dropout", "dropout_0.2"], ...] = ()
     """Networks that differ from the preset's in one thing (default: on a GPU all that do)."""
-    cudnn_algo: Literal[0, 1, 2, 3] | None = None
-    """cuDNN's algorithm, in place of its own choice: standard, persistent static, persistent
-    dynamic, persistent static for small hidden sizes."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Of the embedding's outputs and the LSTM."""
     gpus: str = "all"
@@ -93,17 +89,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Time training steps, the input pipeline, and both together.",
     )  # fmt: skip
     check_out(flags.out, "step_time")
-    if flags.cudnn_algo is not None:  # TensorFlow reads them once
-        os.environ["TF_DEBUG_CUDNN_RNN"] = "1"
-        os.environ["TF_DEBUG_CUDNN_RNN_ALGO"] = str(flags.cudnn_algo)
     import_tensorflow()
     from bench.feed import open_corpus
     from bench.steps import choose_routes, choose_variants
     from model.devices import choose_devices
 
     devices = choose_devices(flags.gpus)
-    if flags.cudnn_algo is not None and not devices.has_gpu:
-        raise UserError(f"--cudnn-algo {flags.cudnn_algo}: needs a GPU and none is in use")
     routes = choose_routes(flags.routes, devices.has_gpu, flags.precision)
     settings = read_flags(["--preset", flags.preset])
     variants = choose_variants(flags.variants, devices.has_gpu, settings.model)
@@ -151,8 +142,8 @@ def run_all(
     lines += [header(), *(format_line(format_row(row)) for row in rows), *last]
     result = {
         "benchmark": "step_time", "preset": flags.preset, "precision": flags.precision,
-        "routes": list(routes), "variants": list(variants), "cudnn_algo": flags.cudnn_algo,
-        "seconds": flags.seconds, "docs": flags.docs, "machine": machine,
+        "routes": list(routes), "variants": list(variants), "seconds": flags.seconds,
+        "docs": flags.docs, "machine": machine,
         "ceiling": dataclasses.asdict(ceiling), "ceiling_at_end": dataclasses.asdict(after),
         "rows": rows, "limits": limits,
     }  # fmt: skip

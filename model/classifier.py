@@ -147,7 +147,7 @@ class Classifier(keras.layers.Layer):
         """Whether cuDNN can run all layers at once.
 
         Not with dropout between them: cuDNN's own keeps its state inside, and could not be resumed.
-        Nor from both ends: it would read the padding first.
+        Nor from both ends: a call with lengths, which that needs, is slower (bench/LOG.md).
         """
         between = is_dropping and self.config.num_layers > 1
         return self.route == "cudnn" and not between and not self.config.bidirectional

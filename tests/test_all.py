@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from bench import all as everything
-from bench.all import AllFlags, Part, list_parts, main
+from bench.all import GPU_TESTS, AllFlags, Part, list_parts, main
 from bench.epoch import EpochFlags
 from bench.input_pipeline import InputFlags
 from bench.step_time import StepTimeFlags
@@ -41,7 +42,13 @@ def test_every_part_is_a_command_that_can_be_read(tmp_path):
     }  # fmt: skip
     assert read["epoch_1024"].peers == ("torch",)
     assert read["epoch_keras"].peers == ("keras",)
-    assert read["step_algo_3"].cudnn_algo == 3
+
+
+def test_all_tests_that_want_a_gpu_are_among_its_parts(tmp_path):
+    tests = Path(__file__).parent
+    marked = [p.name for p in tests.glob("test_*.py") if "@pytest.mark.g" + "pu" in p.read_text()]
+    assert sorted(marked) == [Path(name).name for name in GPU_TESTS]
+    assert set(GPU_TESTS) <= set(next(list_parts(AllFlags(out=tmp_path))).words)
 
 
 def test_a_failure_and_a_hang_keep_nothing_else_from_running(tmp_path, monkeypatch, capsys):
