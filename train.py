@@ -47,6 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with tell_memory(), own_temporary():
         try:
+            if flags.tune is not None:
+                from model.tune import tune
+
+                tuned = tune(flags, cluster)
+                if tuned is None:
+                    return EXIT_STOPPED
+                flags, clock = tuned, StartupClock(from_process=False)
             if cluster is None:
                 return train(flags, clock)
             return train_as_worker(flags, clock, cluster)
@@ -128,7 +135,7 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
             trainer = build_trainer(flags, shard_set, devices, state, clock)
             with contextlib.closing(trainer.feed):
                 run_epochs(trainer, state, devices, clock)
-                if state.is_done:
+                if state.is_done and not flags.scores_only:
                     finish(trainer, state, shard_set)
                 trainer.workers.wait()  # all is written
         if devices.lifeline is not None:
@@ -312,7 +319,7 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
 def save(trainer: Trainer, state: State, is_best: bool = False) -> None:
     """Begins to write the last checkpoint, and the best if it is that too."""
     paths = trainer.paths
-    if not trainer.workers.is_chief:
+    if not trainer.workers.is_chief or trainer.flags.scores_only:
         return
     saved = {**dataclasses.asdict(state), "origin": trainer.origin}
     trainer.checkpoints.save(

@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 MAY_DIFFER = {
     "resume", "config", "out", "gpus", "cpu_replicas", "steps_per_call", "save_minutes", "id_cache",
-    "keep", "deterministic", "skip_nonfinite", "wait_minutes",
+    "keep", "deterministic", "skip_nonfinite", "wait_minutes", "tune",
 }  # fmt: skip
 """Flags that a resumed run may have otherwise: they change what is computed by rounding at most."""
 
@@ -67,6 +67,11 @@ class Flags:
     """With several machines: wait so long for the others at the start."""
     save_minutes: float = 5.0
     """Checkpoint after so many minutes, besides after every epoch."""
+    tune: float | None = None
+    """Minutes to look for a better recipe than the default, the last training, with the best, among
+    them; flags that you set stay as they are (pip install -e '.[tune]')."""
+    scores_only: bool = False
+    """End after the last epoch, with metrics.jsonl: no checkpoints, report or export."""
     keep: int = 2
     """Checkpoints to keep, besides the best: the last and those before it."""
     deterministic: bool = False
@@ -85,6 +90,8 @@ class Flags:
             raise ValueError(f"--cpu-replicas {self.cpu_replicas}: must be from 1 to 64")
         if not 1 <= self.keep <= 1000:
             raise ValueError(f"--keep {self.keep}: must be from 1 to 1000")
+        if self.tune is not None and not 0 < self.tune < math.inf:
+            raise ValueError(f"--tune {self.tune}: must be above 0 minutes")
         if self.wait_minutes <= 0:
             raise ValueError(f"--wait-minutes {self.wait_minutes}: must be above 0")
         if self.save_minutes <= 0:
@@ -98,6 +105,8 @@ def read_flags(argv: Sequence[str] | None) -> Flags:
     if flags.resume is None:
         return flags
     saved = Path(flags.resume) / "config.yaml"
+    if not saved.exists():  # it may still be tuning
+        saved = Path(flags.resume) / "tune" / "config.yaml"
     if not saved.exists():
         raise UserError(f"--resume {flags.resume}: not the folder of a run: no config.yaml in it")
     run, resumed = _parse([f"--config={saved}"]), _parse([f"--config={saved}", *argv])
@@ -159,16 +168,21 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> F
         batch_docs = budget / max(1, mean_length) if budget else batch_size
         epochs = min(40, max(5, math.ceil(1_500 * batch_docs / num_train)))
         training = dataclasses.replace(training, epochs=epochs)
+    return dataclasses.replace(place(flags), tokenizer=tokenizer, pipeline=pipeline, train=training)
+
+
+def place(flags: Flags) -> Flags:
+    """Fills in the run's folder, and makes the data's paths absolute, to resume from anywhere."""
     ingest = flags.ingest
     files = {part: getattr(ingest, part) for part in ("valid", "test")}
     files = {part: os.path.abspath(f) for part, f in files.items() if ingest.share(part) is None}
-    ingest = dataclasses.replace(ingest, **files)
-    data = tuple(os.path.abspath(name) for name in flags.data)  # to resume from anywhere
-    out = flags.out or f"runs/{datetime.now():%Y-%m-%d_%H%M%S}"
     return dataclasses.replace(
-        flags, data=data, out=out, config=None, ingest=ingest, tokenizer=tokenizer,
-        pipeline=pipeline, train=training,
-    )  # fmt: skip
+        flags,
+        data=tuple(os.path.abspath(name) for name in flags.data),
+        out=flags.out or f"runs/{datetime.now():%Y-%m-%d_%H%M%S}",
+        config=None,
+        ingest=dataclasses.replace(ingest, **files),
+    )
 
 
 def _settle_residency(flags: Flags, shard_set: ShardSet, device_bytes: int | None) -> Any:

@@ -80,6 +80,11 @@ class RunPaths:
         return self.folder / "tensorboard"
 
     @property
+    def tune(self) -> Path:
+        """Folder of --tune: what it tried before this training."""
+        return self.folder / "tune"
+
+    @property
     def lock(self) -> Path:
         return self.folder / ".lock"
 
@@ -173,7 +178,8 @@ def check_free(folder: Path) -> None:
     if not os.access(parent, os.W_OK):
         raise InTheWay(f"--out {folder}: {parent} is not to be written to; choose another folder")
     paths = RunPaths(folder)
-    if folder.is_dir() and {*folder.iterdir()} - {paths.lock, *paths.find_leftovers()}:
+    free = {paths.lock, paths.tune, *paths.find_leftovers()}
+    if folder.is_dir() and {*folder.iterdir()} - free:
         what = "another run" if paths.config.exists() else "other files"
         raise InTheWay(
             f"--out {folder}: holds {what}; choose another folder, delete it, "
