@@ -25,6 +25,8 @@ class Stage(NamedTuple):
     """Most resident memory of the process; memory-mapped files count as far as they were read."""
     lines: list[str]
     """Its standard output."""
+    cpu_seconds: float = 0.0
+    """Of all its threads: what it took of the cores, whatever else ran."""
 
     @property
     def result(self) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def run_stage(words: Sequence[str], folder: Path, environment: Mapping[str, str]
     if process.returncode:
         _fail(words, process.returncode, err.read_text("utf-8", "replace").splitlines())
     lines = out.read_text("utf-8", "replace").splitlines()
-    return Stage(seconds, usage.ru_maxrss * _MAXRSS_BYTES, lines)
+    return Stage(seconds, usage.ru_maxrss * _MAXRSS_BYTES, lines, usage.ru_utime + usage.ru_stime)
 
 
 def _fail(words: Sequence[str], code: int, lines: Sequence[str]) -> None:

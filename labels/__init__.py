@@ -6,13 +6,17 @@ distinct masked texts, on which all is done until near-duplicates are looked for
 
 | step    | reads           | writes                                                              |
 |---------|-----------------|---------------------------------------------------------------------|
-| clean   | the input       | clean/documents.parquet, clean/points.parquet, clean/step.json      |
+| clean   | the input       | clean/documents.parquet, clean/points.parquet                       |
 | encode  | clean           | encode/codes.npy: float32[P, H]                                     |
 | cluster | encode          | cluster/points.parquet: a cluster, or null for noise                |
 | merge   | cluster, clean  | merge/points.parquet, merge/clusters.parquet, merge/merges.parquet  |
 | review  | merge, clean    | appends to review/journal.jsonl, nothing else                       |
 | decide  | merge, journal  | decide/points.parquet, decide/clusters.parquet: after the decisions |
 | dedupe  | decide, clean   | dedupe/documents.parquet: what each removed document duplicates     |
-| shards  | all of these    | labelled.parquet, shards/                                           |
+| label   | all of these    | labelled.parquet, label/training.parquet                            |
 | report  | all of these    | report.html                                                         |
+| shards  | label           | shards/, for train.py --data                                        |
+
+Each folder also holds step.json, written last: settings, counts, seconds, and a key made of the
+settings and of the keys of the steps before. A step whose key has not changed is not made again.
 """

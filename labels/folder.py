@@ -19,10 +19,7 @@ DOCUMENTS = pa.schema(
 POINTS = pa.schema(
     [
         ("masked", pa.string()),
-        (
-            "key",
-            pa.uint64(),
-        ),  # a hash of the masked text; `key_name` makes the journal's name of it
+        ("key", pa.uint64()),  # a hash of the masked text; the journal has it as `key_name`
         ("weight", pa.int32()),  # documents that are this point
         ("first_row", pa.int64()),  # the first of them
     ]
@@ -39,10 +36,7 @@ CLUSTERS = pa.schema(
         ("label", pa.string()),  # made of its words, no two alike
         ("size", pa.int64()),  # documents
         ("num_points", pa.int32()),
-        (
-            "cohesion",
-            pa.float32(),
-        ),  # mean cosine of its documents' codes to their mean
+        ("cohesion", pa.float32()),  # mean cosine of its documents' codes to their mean
         ("representative", pa.string()),  # the masked text nearest to the mean
         ("words", pa.list_(pa.string())),  # that set it apart, best first
         ("examples", pa.list_(pa.string())),  # cleaned texts, from the most typical to the least
@@ -54,15 +48,15 @@ CLUSTERS = pa.schema(
 
 MERGES = pa.schema(
     [
-        ("cluster_a", pa.int32()),  # of cluster/points.parquet
+        ("cluster_a", pa.int32()),  # of cluster/points.parquet; null: the text was noise
         ("cluster_b", pa.int32()),
-        ("merged", pa.int32()),  # what both are in merge/points.parquet
+        ("merged", pa.int32()),  # what both are in merge/points.parquet; null: too small for one
         ("ratio", pa.float32()),  # difflib's, of the two texts that decided
         ("text_a", pa.string()),
         ("text_b", pa.string()),
     ]
 )
-"""merge/merges.parquet: the evidence, a row a pair above the threshold."""
+"""merge/merges.parquet: the evidence, a row a pair of texts that joined two groups."""
 
 DECIDED = pa.schema(
     [

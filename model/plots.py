@@ -87,7 +87,7 @@ def _plot_curves(
         if epochs:
             axes.legend()
 
-    return _to_figure(title, draw)
+    return to_figure(title, draw)
 
 
 def _steps(events: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +116,7 @@ def plot_throughput(events: Sequence[Mapping[str, Any]]) -> str:
         axes.set_title("Documents per second")
         axes.yaxis.set_major_formatter(lambda value, _: _short(value))
 
-    return _to_figure("Documents per second", draw)
+    return to_figure("Documents per second", draw)
 
 
 def plot_class_f1(label_counts: np.ndarray, f1: np.ndarray, support: np.ndarray) -> str:
@@ -153,7 +153,7 @@ def plot_class_f1(label_counts: np.ndarray, f1: np.ndarray, support: np.ndarray)
         axes.set_xlabel("training documents of the class")
         axes.set_title("F1 against class size")
 
-    return _to_figure("F1 against class size", draw)
+    return to_figure("F1 against class size", draw)
 
 
 def plot_lengths(length_counts: np.ndarray, widths: Sequence[int]) -> str:
@@ -182,10 +182,10 @@ def plot_lengths(length_counts: np.ndarray, widths: Sequence[int]) -> str:
         axes.set_title("Training documents by length")
         axes.yaxis.set_major_formatter(lambda value, _: _short(value))
 
-    return _to_figure("Training documents by length", draw)
+    return to_figure("Training documents by length", draw)
 
 
-def _to_figure(name: str, draw: Any) -> str:
+def to_figure(name: str, draw: Any) -> str:
     """A figure element of `draw(axes)`: the same bytes for the same figures, ids its own."""
     import matplotlib
     from matplotlib.figure import Figure

@@ -6,6 +6,7 @@ Nothing is fetched from the device within a call. One replica or many, it is the
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -40,6 +41,21 @@ class ChunkMetrics(NamedTuple):
         return self.loss / self.num_loss_docs if self.num_loss_docs else math.nan
 
 
+class Outcome(NamedTuple):
+    """What a network makes of a replica's batch, one entry a document: float32[B] each."""
+
+    losses: tf.Tensor
+    """To be minimised, before the documents' weights."""
+    shown: tf.Tensor
+    """To be shown: without label smoothing."""
+    correct: tf.Tensor
+    """1 where it was right, or the share in which it was."""
+
+
+Forward = Callable[..., Outcome]
+"""`(batch, token_ids, noise, first_row, num_blocks, table)`, as `Classifier.call` has them."""
+
+
 class Predictions(NamedTuple):
     """One entry a document, in the order of the part."""
 
@@ -53,28 +69,40 @@ class Predictions(NamedTuple):
     """float32[D], cross-entropy; 0 where training lacks the label."""
 
 
+class Network(Protocol):
+    """What the loop needs of a network, besides what it computes."""
+
+    unknown_id: int
+
+    @property
+    def weights_by_name(self) -> dict[str, tf.Variable]: ...
+
+
 def build_train_chunk(
-    classifier: Classifier,
+    classifier: Any,
     optimizer: Adam,
     iterator: Iterator,
     *,
     seed: int,
     label_smoothing: float = 0.0,
     num_blocks: int = 1,
+    forward: Forward | None = None,
 ) -> Callable[[int, int], ChunkMetrics]:
     """`run(first_step, num_steps)`: that many optimizer steps on the iterator's next batches.
 
-    `num_blocks` is for `Classifier.call`, here and in `build_predict`.
+    Args:
+      num_blocks: for `Classifier.call`, here and in `build_predict`.
+      forward: of another network than a classifier, which then needs no more of its methods than
+        `weights_by_name` and `unknown_id`.
     """
+    forward = forward or functools.partial(_classify, classifier, label_smoothing)
     strategy = tf.distribute.get_strategy()
     num_replicas = strategy.num_replicas_in_sync
     sums = tf.Variable(
         tf.zeros([6]), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
         aggregation=tf.VariableAggregation.SUM,
     )  # fmt: skip
-    replica_step = _build_replica_step(
-        classifier, optimizer, sums, seed, label_smoothing, num_blocks
-    )
+    replica_step = _build_replica_step(classifier, optimizer, sums, seed, forward, num_blocks)
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)])
     def run(first_step, num_steps):
@@ -98,8 +126,8 @@ def build_train_chunk(
 
 
 def _build_replica_step(
-    classifier: Classifier, optimizer: Adam, sums: tf.Variable, seed: int,
-    label_smoothing: float, num_blocks: int,
+    classifier: Network, optimizer: Adam, sums: tf.Variable, seed: int, forward: Forward,
+    num_blocks: int,
 ) -> Callable[[Any, tf.Tensor], None]:  # fmt: skip
     """`replica_step(batch, step)`: one replica's part of an optimizer step.
 
@@ -125,9 +153,8 @@ def _build_replica_step(
             if table is not None:
                 tape.watch(table)
                 sources["embedding"] = table
-            logits = classifier.call(token_ids, batch.lengths, noise, first_row, num_blocks, table)
-            losses = batch.weights * cross_entropy(logits, batch.labels, label_smoothing)
-            loss = tf.reduce_sum(losses) * batch.scale
+            outcome = forward(batch, token_ids, noise, first_row, num_blocks, table)
+            loss = tf.reduce_sum(batch.weights * outcome.losses) * batch.scale
             loss /= tf.cast(num_rows * num_replicas, tf.float32)
             scaled = optimizer.scaled(loss)
         gradients = tape.gradient(scaled, list(sources.values()))
@@ -135,17 +162,27 @@ def _build_replica_step(
         if num_replicas > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         is_finite = optimizer.apply(dict(zip(sources, gradients, strict=True)), step, rows)
-        if label_smoothing:  # what is shown compares with the validation's loss, which has none
-            losses = batch.weights * cross_entropy(logits, batch.labels)
         if is_finite is None:
             is_finite = tf.math.is_finite(loss)
-        sums.assign_add(_sum_up(batch, logits, losses, is_finite, sums.read_value()[3]))
+        sums.assign_add(_sum_up(batch, outcome, is_finite, sums.read_value()[3]))
 
     return replica_step
 
 
+def _classify(
+    classifier: Classifier, label_smoothing: float, batch: Any, token_ids, noise, first_row,
+    num_blocks, table,
+) -> Outcome:  # fmt: skip
+    logits = classifier.call(token_ids, batch.lengths, noise, first_row, num_blocks, table)
+    losses = cross_entropy(logits, batch.labels, label_smoothing)
+    # what is shown compares with the validation's loss, which has no smoothing
+    shown = cross_entropy(logits, batch.labels) if label_smoothing else losses
+    correct = tf.equal(tf.argmax(logits, axis=1), tf.cast(batch.labels, tf.int64))
+    return Outcome(losses, shown, tf.cast(correct, tf.float32))
+
+
 def _take_rows(
-    classifier: Classifier, optimizer: Adam, token_ids: tf.Tensor, step: tf.Tensor
+    classifier: Network, optimizer: Adam, token_ids: tf.Tensor, step: tf.Tensor
 ) -> tuple[tf.Tensor, Rows]:
     """The embedding's rows of a batch, and its token_ids int32[B, T] as places among them."""
     unknown = tf.constant([classifier.unknown_id])  # in first place, for word dropout
@@ -154,18 +191,15 @@ def _take_rows(
     return tf.reshape(places[1:], tf.shape(token_ids)), rows
 
 
-def _sum_up(
-    batch: Any, logits: tf.Tensor, losses: tf.Tensor, is_finite: tf.Tensor, num_bad: tf.Tensor
-) -> tf.Tensor:
+def _sum_up(batch: Any, outcome: Outcome, is_finite: tf.Tensor, num_bad: tf.Tensor) -> tf.Tensor:
     """float32[6], of a replica's batch, as `ChunkMetrics` has them.
 
     Args:
-      losses: float32[B], shown; is_finite: bool[]; num_bad: float32[], of the steps before.
+      is_finite: bool[]; num_bad: float32[], of the steps before.
     """
     real = tf.cast(batch.docs >= 0, tf.float32)
-    correct = tf.equal(tf.argmax(logits, axis=1), tf.cast(batch.labels, tf.int64))
-    num_correct = tf.reduce_sum(tf.cast(correct, tf.float32) * real)
-    loss = tf.where(is_finite, tf.reduce_sum(losses), 0.0)
+    num_correct = tf.reduce_sum(outcome.correct * real)
+    loss = tf.where(is_finite, tf.reduce_sum(batch.weights * outcome.shown), 0.0)
     num_docs = tf.reduce_sum(real)
     num_loss_docs = tf.where(is_finite, num_docs, 0.0)
     bad = tf.where(is_finite, 0.0, 1.0)

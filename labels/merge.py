@@ -1,0 +1,159 @@
+"""Step 4: clusters of texts that are alike are one.
+
+Two clusters are merged where difflib's ratio of their representatives reaches the threshold, and
+what is merged with the same is merged. Noise takes part: a text that is like a cluster's joins it.
+difflib compares, as in the scripts this comes from; rapidfuzz finds what is worth comparing: its
+similarity by the longest common subsequence is never below difflib's ratio, so none is missed.
+Legend: P points, E entities: clusters, then points that are noise.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labels.bags import bag_distances, count_characters
+from labels.cluster import NOISE, as_table, by_size
+from labels.config import MergeConfig
+from labels.folder import MERGES
+from labels.neighbours import normalize
+from labels.profile import find_means, find_typical
+
+_BLOCK_PAIRS = 2**23
+_THREADS = 2
+
+
+class Merge(NamedTuple):
+    """Two entities that were merged for their texts."""
+
+    first: int
+    second: int
+    ratio: float
+
+
+def find_merges(texts: Sequence[str], least: float) -> list[Merge]:
+    """Merges of texts, the most alike first, each of two groups that no merge before had joined."""
+    parents = np.arange(len(texts))
+
+    def root(entity: int) -> int:
+        while parents[entity] != entity:
+            parents[entity] = parents[parents[entity]]
+            entity = parents[entity]
+        return entity
+
+    merges = []
+    pairs = [np.empty((0, 3)), *find_candidates(texts, least)]
+    ordered = np.concatenate(pairs)
+    for first, second, _ in ordered[np.argsort(-ordered[:, 2], kind="stable")]:
+        a, b = root(int(first)), root(int(second))
+        if a == b:
+            continue
+        ratio = difflib.SequenceMatcher(None, texts[int(first)], texts[int(second)]).ratio()
+        if ratio >= least:
+            parents[max(a, b)] = min(a, b)
+            merges.append(Merge(int(first), int(second), ratio))
+    return merges
+
+
+def find_candidates(texts: Sequence[str], least: float) -> Iterator[np.ndarray]:
+    """All pairs whose similarity by longest common subsequence is `least` or more.
+
+    Gives float64[n, 3]: first < second, and the similarity: 2 LCS / (length + length).
+    """
+    from rapidfuzz import process
+    from rapidfuzz.distance import Indel
+
+    lengths = np.array([len(text) for text in texts])
+    counts = count_characters(texts)
+    size = max(1, _BLOCK_PAIRS // max(1, len(texts)))
+    for start in range(0, len(texts), size):
+        rows = np.arange(start, min(start + size, len(texts)))
+        bags = bag_distances(counts[rows], counts[start:])
+        most = (1 - least) * (lengths[rows, np.newaxis] + lengths[np.newaxis, start:]) + 1e-6
+        first, second = np.nonzero(np.triu(bags <= most, 1))
+        if not len(first):
+            continue
+        first, second = first + start, second + start
+        similar = process.cpdist(
+            [texts[i] for i in first.tolist()], [texts[j] for j in second.tolist()],
+            scorer=Indel.normalized_similarity, dtype=np.float64, workers=_THREADS,
+        )  # fmt: skip
+        near = similar >= least - 1e-9
+        yield np.stack([first[near], second[near], similar[near]], axis=1)
+
+
+def merge(
+    points: pa.Table, codes: np.ndarray, clusters: np.ndarray, min_docs: int, out: Path,
+    config: MergeConfig,
+) -> dict[str, Any]:  # fmt: skip
+    """Writes points.parquet and merges.parquet.
+
+    Args:
+      points: as POINTS.
+      codes: float32[P, C].
+      clusters: int32[P] with NOISE.
+      min_docs: documents below which texts that were noise make no cluster of their own.
+    """
+    weights = points["weight"].to_numpy()
+    codes = normalize(codes)
+    num_clusters = int(clusters.max(initial=-1)) + 1
+    noise = np.flatnonzero(clusters == NOISE)
+    typical = find_typical(codes, weights, clusters, find_means(codes, weights, clusters))
+    entities = np.concatenate([typical, noise])
+    texts = points["masked"].take(pa.array(entities)).to_pylist()
+    merges = find_merges(texts, config.merge_ratio) if config.merge_ratio <= 1 else []
+    group_of = join(len(entities), merges)
+    of_point = clusters.copy()
+    of_point[clusters >= 0] = group_of[clusters[clusters >= 0]]
+    of_point[noise] = group_of[num_clusters:]
+    sizes = np.bincount(of_point, weights, len(entities))
+    too_small = (sizes < min_docs) & (np.arange(len(entities)) >= num_clusters)
+    of_point[too_small[of_point]] = NOISE
+    merged = by_size(of_point, weights)
+    pq.write_table(as_table(merged), out / "points.parquet", compression="zstd")
+    _write_evidence(merges, entities, texts, clusters, merged, out / "merges.parquet")
+    return {
+        "merges": len(merges), "clusters_before": num_clusters,
+        "clusters": int(merged.max(initial=-1)) + 1,
+        "noise_documents": int(weights[merged == NOISE].sum()),
+    }  # fmt: skip
+
+
+def join(num_entities: int, merges: Sequence[Merge]) -> np.ndarray:
+    """int64[E]: the least entity of the group of each."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    first, second = [m.first for m in merges], [m.second for m in merges]
+    shape = num_entities, num_entities
+    graph = coo_matrix((np.ones(len(merges)), (first, second)), shape=shape)
+    _, group = connected_components(graph, directed=False)
+    return np.unique(group, return_index=True)[1][group]
+
+
+def _write_evidence(
+    merges: Sequence[Merge], entities: np.ndarray, texts: Sequence[str], clusters: np.ndarray,
+    merged: np.ndarray, path: Path,
+) -> None:  # fmt: skip
+    first = np.array([m.first for m in merges], np.int64)
+    second = np.array([m.second for m in merges], np.int64)
+    after = merged[entities[first]]
+    columns = [
+        _nullable(clusters[entities[first]]),
+        _nullable(clusters[entities[second]]),
+        _nullable(after),
+        pa.array([m.ratio for m in merges], pa.float32()),
+        pa.array([texts[m.first] for m in merges], pa.string()),
+        pa.array([texts[m.second] for m in merges], pa.string()),
+    ]
+    pq.write_table(pa.table(columns, schema=MERGES), path, compression="zstd")
+
+
+def _nullable(clusters: np.ndarray) -> pa.Array:
+    return pa.array(clusters, pa.int32(), mask=clusters == NOISE)

@@ -1,0 +1,133 @@
+"""Merging by difflib's ratio, and what is said of the clusters."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz.distance import Indel
+
+from labels.cluster import NOISE, read_assigned
+from labels.config import MergeConfig
+from labels.folder import CLUSTERS, MERGES, POINTS
+from labels.merge import find_merges, merge
+from labels.neighbours import normalize
+from labels.profile import describe_clusters, name_clusters, near_means
+
+
+def _ratio(a, b):
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
+@given(st.text("abc de", max_size=30), st.text("abc de", max_size=30))
+def test_the_candidates_bound_is_above_difflib(a, b):
+    assert Indel.normalized_similarity(a, b) >= _ratio(a, b) - 1e-12
+
+
+@given(
+    st.lists(st.text("abc ", max_size=10), min_size=1, max_size=20),
+    st.sampled_from([0.5, 0.7, 0.85, 1.0]),
+)
+@settings(max_examples=150)
+def test_merged_are_those_that_difflib_connects(texts, least):
+    groups = list(range(len(texts)))
+    for i in range(len(texts)):
+        for j in range(i):
+            if _ratio(texts[j], texts[i]) >= least:
+                low, high = sorted((groups[i], groups[j]))
+                groups = [low if g == high else g for g in groups]
+    merges = find_merges(texts, least)
+    found = list(range(len(texts)))
+    for pair in merges:
+        assert pair.ratio == _ratio(texts[pair.first], texts[pair.second]) >= least
+        low, high = sorted((found[pair.first], found[pair.second]))
+        assert low != high  # each joins two
+        found = [low if g == high else g for g in found]
+    assert len(set(found)) == len(set(groups))
+    assert len(set(zip(found, groups, strict=True))) == len(set(groups))
+
+
+def _points(masked, weights):
+    keys = np.arange(len(masked)) + 7
+    return pa.table([masked, keys, weights, np.arange(len(masked))], schema=POINTS)
+
+
+@pytest.fixture
+def small():
+    masked = [
+        "card was lost",
+        "card was lost!",
+        "pin is wrong",
+        "card was losd",
+        "hello",
+        "pim is wrong",
+    ]
+    codes = normalize(np.array([[9, 0], [8, 1], [0, 9], [7, 2], [-5, 1], [1, 9]], np.float32))
+    return _points(masked, np.array([5, 3, 4, 1, 2, 1], np.int32)), codes
+
+
+def test_noise_joins_what_it_is_like(small, tmp_path):
+    points, codes = small
+    clusters = np.array([0, 2, 1, NOISE, NOISE, NOISE], np.int32)
+    told = merge(points, codes, clusters, 3, tmp_path, MergeConfig())
+    merged = read_assigned(tmp_path / "points.parquet").tolist()
+    assert merged == [0, 0, 1, 0, NOISE, 1]
+    assert (told["clusters_before"], told["clusters"], told["noise_documents"]) == (3, 2, 2)
+    evidence = pq.read_table(tmp_path / "merges.parquet")
+    assert evidence.schema == MERGES
+    assert told["merges"] == len(evidence) == 3
+    for row in evidence.to_pylist():
+        assert row["ratio"] == pytest.approx(_ratio(row["text_a"], row["text_b"]))
+        assert row["ratio"] >= 0.85
+
+
+def test_nothing_is_merged_above_one(small, tmp_path):
+    points, codes = small
+    clusters = np.array([0, 2, 1, NOISE, NOISE, NOISE], np.int32)
+    told = merge(points, codes, clusters, 3, tmp_path, MergeConfig(merge_ratio=1.1))
+    assert told["merges"] == 0
+    assert read_assigned(tmp_path / "points.parquet").tolist() == [0, 2, 1, NOISE, NOISE, NOISE]
+
+
+def test_noise_alone_makes_a_cluster_of_documents_enough(tmp_path):
+    points = _points(["removing a", "removing b", "zzz"], np.array([1, 1, 1], np.int32))
+    codes, noise = np.eye(3, dtype=np.float32), np.full(3, NOISE, np.int32)
+    merge(points, codes, noise, 2, tmp_path, MergeConfig())
+    assert read_assigned(tmp_path / "points.parquet").tolist() == [0, 0, NOISE]
+    merge(points, codes, noise, 3, tmp_path, MergeConfig())
+    assert read_assigned(tmp_path / "points.parquet").tolist() == [NOISE] * 3
+
+
+def test_clusters_are_described(small, tmp_path):
+    points, codes = small
+    clusters = np.array([0, 0, 1, 0, NOISE, 1], np.int32)
+    texts = pa.chunked_array([points["masked"].to_pylist()])
+    describe_clusters(points, texts, codes, clusters, tmp_path / "clusters.parquet")
+    table = pq.read_table(tmp_path / "clusters.parquet")
+    assert table.schema == CLUSTERS
+    card, pin = table.to_pylist()
+    assert (card["size"], card["num_points"], pin["size"]) == (9, 3, 5)
+    assert card["representative"] in ("card was lost", "card was lost!")
+    assert set(card["words"][:2]) == {"card", "was"}
+    assert len(card["examples"]) == 3
+    assert card["neighbours"] == [1]
+    assert card["similarities"][0] == pytest.approx(0.2, abs=0.2)
+    assert 0.9 < card["cohesion"] <= 1
+
+
+def test_no_two_labels_are_alike():
+    words = [["a", "b"], ["a", "b"], ["a", "b", "2"], ["=cmd()", "x" * 99], ["a", "b"]]
+    labels = name_clusters(words)
+    assert labels[:3] == ["a b", "a b 2", "a b 2 2"]
+    assert labels[3] == "cluster 3"
+    assert len(set(labels)) == len(labels)
+
+
+def test_neighbours_of_few():
+    assert near_means(np.eye(1, dtype=np.float32)) == ([[]], [[]])
+    assert near_means(np.eye(2, dtype=np.float32))[0] == [[1], [0]]

@@ -1,0 +1,176 @@
+"""All steps, from the command line: whole, resumed, killed anywhere; decisions are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from labels.__main__ import main
+from labels.step import ORDER, read_record, run_step
+from shortline import UserError
+
+QUICK = ["--encode-steps", "40", "--hidden", "16", "--code-dim", "16", "--encode-batch", "64"]
+KINDS = ["your card {} was lost in the post", "reset the pin of {} please", "rates went up in {}"]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    random = np.random.default_rng(0)
+    names = ["Ann", "Bob", "Cy", "Dan", "Eve", "Flo", "Gil", "Hal"]
+    texts = [KINDS[k].format(names[random.integers(8)]) for k in random.integers(0, 3, 600)]
+    texts[5:8] = ["quite another thing altogether", None, ""]
+    path = tmp_path_factory.mktemp("labels") / "in.parquet"
+    columns = {"text": pa.array(texts, pa.string()), "label": [str(i) for i in range(600)]}
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("labels") / "out"
+    assert main(["run", str(source), "--out", str(out), "--no-review", *QUICK]) == 0
+    return out
+
+
+def test_every_row_is_there_in_order(source, made):
+    result = pq.read_table(made / "labelled.parquet")
+    given = pq.read_table(source)
+    assert result.column_names == ["text", "input_label", "cluster", "label", "duplicate_of"]
+    assert result["text"].equals(given["text"])
+    assert result["input_label"].to_pylist() == given["label"].to_pylist()
+    assert result.schema.field("cluster").type == pa.int32()
+    assert result.schema.field("duplicate_of").type == pa.int64()
+    rows = result.to_pylist()
+    for row in rows:
+        assert (row["label"] is None) == (row["cluster"] is None)
+        if row["duplicate_of"] is not None:
+            kept = rows[row["duplicate_of"]]
+            assert kept["label"] == row["label"]
+            assert kept["duplicate_of"] is None
+    assert [rows[i]["cluster"] for i in (5, 6, 7)] == [None] * 3
+    kinds = {row["label"] for row in rows} - {None}
+    assert len(kinds) == 3
+
+
+def test_shards_can_be_trained_on(made):
+    from tfdata.shards import open_shards
+
+    shard_set = open_shards(made / "shards")
+    record = read_record(made, "label")["counts"]
+    total = sum(shard_set.num_docs(part) for part in ("train", "valid", "test"))
+    assert total == record["to_learn_from"] > 3
+
+
+def test_the_report_is_whole_and_harmless(made):
+    page = (made / "report.html").read_text("utf-8")
+    assert "<script" not in page
+    for words in ("What became of the documents", "without a text", "reset the pin"):
+        assert words in page
+
+
+def test_nothing_is_made_twice(source, made, capsys):
+    before = {step: (made / step / "step.json").read_bytes() for step in ORDER}
+    main(["run", str(source), "--out", str(made), "--no-review", *QUICK])
+    assert capsys.readouterr().out.count("there already") == len(ORDER)
+    assert before == {step: (made / step / "step.json").read_bytes() for step in ORDER}
+
+
+def test_a_changed_setting_makes_its_step_anew_and_those_after_it(source, made, tmp_path, capsys):
+    import shutil
+
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    flags = ["run", str(source), "--out", str(out), "--no-review", *QUICK, "--near", "0.02"]
+    main(flags)
+    assert capsys.readouterr().out.count("there already") == ORDER.index("dedupe")
+
+
+def test_a_decision_is_applied_again(source, made, tmp_path):
+    import shutil
+
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    clusters = pq.read_table(out / "merge" / "clusters.parquet").to_pylist()
+    journal = out / "review" / "journal.jsonl"
+    journal.parent.mkdir(exist_ok=True)
+    lines = [
+        {"id": 1, "action": "rename", "clusters": [clusters[0]["key"]], "label": "mine"},
+        {"id": 2, "action": "drop", "clusters": [clusters[1]["key"]]},
+    ]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    main(["run", str(source), "--out", str(out), "--no-review", *QUICK])
+    result = pq.read_table(out / "labelled.parquet").to_pylist()
+    numbers = [clusters[0]["cluster"], clusters[1]["cluster"]]
+    assert {r["label"] for r in result if r["cluster"] == numbers[0]} == {"mine"}
+    assert {r["label"] for r in result if r["cluster"] == numbers[1]} == {None}
+    main(["run", str(source), "--out", str(out), "--no-review", *QUICK, "--eps", "0.05"])
+    result = pq.read_table(out / "labelled.parquet").to_pylist()
+    assert "mine" in {r["label"] for r in result}
+
+
+def test_a_step_is_made_whole_or_not_at_all(tmp_path):
+    def fail(folder: Path):
+        (folder / "points.parquet").write_text("half")
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        run_step(tmp_path, "clean", None, fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_wants_those_before_it(tmp_path):
+    with pytest.raises(UserError, match="step clean is missing"):
+        run_step(tmp_path, "encode", None, lambda folder: {})
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        ([], "say what to do"),
+        (["sort"], "say what to do"),
+        (["run", "no.csv", "--out", "{}/o", "--no-review"], "no such file"),
+        (["cluster", "{}/none"], "no labelling"),
+        (["run", "x", "--out", "{}/o", "--eps", "3"], "--eps 3"),
+        (["run", "x", "--out", "{}/o", "--near", "0.9"], "--near 0.9"),
+    ],
+)
+def test_what_is_wrong_is_said(argv, why, tmp_path):
+    with pytest.raises(UserError, match=why):
+        main([word.format(tmp_path) for word in argv])
+
+
+def test_a_folder_of_other_things_is_left_alone(source, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(UserError, match="other files"):
+        main(["run", str(source), "--out", str(tmp_path), "--no-review"])
+    assert (tmp_path / "mine.txt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["clean", "encode", "cluster", "merge", "dedupe", "shards"])
+def test_killed_within_a_step_it_goes_on(source, made, step, tmp_path):
+    out = tmp_path / "out"
+    words = ["-m", "labels", "run", str(source), "--out", str(out), "--no-review", *QUICK]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, *words], env=environment, stdout=subprocess.DEVNULL)
+    before = ORDER.index(step) - 1
+    while process.poll() is None:  # until the step has begun
+        if before < 0 or (out / ORDER[before] / "step.json").exists():
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main(words[2:]) == 0
+    ours, straight = (pq.read_table(f / "labelled.parquet") for f in (out, made))
+    assert ours.equals(straight)
+    assert not list(out.glob(".*.tmp"))
