@@ -1,7 +1,9 @@
 """How good a run is on labelled documents: `python -m model.evaluate RUN --data FILE`.
 
 Raw files are read as training reads them; of a shard set, one part is scored. The last line of
-stdout is JSON. Scores are those of the network in float32, whatever precision trained it.
+stdout is JSON. Scores are those of the network in float32, whatever precision trained it. `loss`
+is the network's own cross-entropy, as in the run's summary.json; `calibrated_loss`, `ece` and all
+that goes by probabilities are of the probabilities that model.predict gives.
 Legend: D documents, C classes that the run knows.
 """
 
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import tyro
 
+from model.confidence import check_threshold
 from shortline import UserError, import_tensorflow, parse_flags, run_command
 from tfdata.config import IngestConfig
 from tfdata.progress import show_progress
@@ -25,8 +28,8 @@ from tfdata.read import Format, list_files, read_documents, read_table_batches
 from tfdata.shards import PARTS, is_shard_set, open_shards, read_batches
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
+    from model.answers import Answers
     from model.run import Run
-    from model.step import Predictions
 
 _CALL_DOCS = 4096
 
@@ -52,6 +55,12 @@ class EvaluateFlags:
     """Format of the files; auto goes by the name, then by the first bytes."""
     delimiter: str | None = None
     """Field separator of CSV files (guessed from the header line)."""
+    abstain: float | None = None
+    """Also tell how many documents have a probability of this or more, and how many of those are
+    right."""
+    oos_label: str | None = None
+    """Label of documents that are out of scope, of no class (a class of that name may have been
+    trained): tells how well they are known from the others."""
     skip_bad_rows: bool = False
     """Skip and count rows that do not parse, instead of stopping at the first."""
     gpus: str = "all"
@@ -61,6 +70,7 @@ class EvaluateFlags:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("--data: name at least one file")
+        check_threshold(self.abstain)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--part {flags.part}: only a shard set has parts, {paths[0]} is none")
         files = [file for path in paths for file in list_files(path, flags.format)]
     import_tensorflow()
+    from model.answers import measure_probabilities, measure_scope
     from model.devices import choose_devices
     from model.finish import describe_scores
     from model.run import open_run
@@ -92,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         documents = read_part(paths[0], flags.part, ids)
     else:
         documents = read_labelled(paths, ingest_config(flags, run, files[0]), ids, counts)
-    predictions = predict_labelled(run, documents, devices.has_gpu)
+    out_id = None if flags.oos_label is None else int(ids.of([flags.oos_label])[0])
+    answers = predict_labelled(run, documents, devices.has_gpu, out_id)
+    predictions = answers.predictions
     # labels.txt has the biggest class first, and of the counts the thirds need only the order
     scores = score(predictions, np.arange(len(run.labels), 0, -1))
     confusions = worst_confusions(predictions, len(run.labels))
@@ -100,7 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     num_dropped = counts.rows_read - counts.rows_kept
     if num_dropped:
         print(f"  {num_dropped:,} rows were left out: without a text or a label, or not readable")
-    print(json.dumps({**scores.summary(), "num_dropped": num_dropped, "run": flags.run}))
+    figures = {"temperature": run.calibration.temperature}
+    figures |= measure_probabilities(answers, len(run.labels), flags.abstain)
+    if out_id is not None:
+        figures |= measure_scope(answers, len(run.labels), out_id, flags.oos_label or "")
+    print(json.dumps({**scores.summary(), **figures, "num_dropped": num_dropped, "run": flags.run}))
     return 0
 
 
@@ -172,40 +189,57 @@ def read_part(folder: Path, part: str | None, ids: LabelIds) -> Documents:
         yield texts, known[labels], num_docs / shard_set.num_docs(part)
 
 
-def predict_labelled(run: Run, documents: Documents, has_gpu: bool) -> Predictions:
-    """Predictions and losses of all documents, in order."""
+def predict_labelled(
+    run: Run, documents: Documents, has_gpu: bool, out_id: int | None = None
+) -> Answers:
+    """Predictions and losses of all documents, in order.
+
+    Args:
+      out_id: of the label of documents out of scope.
+    """
     import tensorflow as tf
 
+    from model.answers import Answers
     from model.infer import build_infer, docs_per_call, map_ahead
     from model.losses import cross_entropy
+    from model.scope import energy, log_odds
     from model.step import Predictions
 
     infer = build_infer(run, has_gpu)
     most = docs_per_call(run, _CALL_DOCS)
+    temperature = run.calibration.temperature
+    class_id = None if out_id is None or out_id >= len(run.labels) else out_id
 
     def pieces() -> Documents:
         for texts, labels, share in documents:
             for start in range(0, len(texts), most):
                 yield texts.slice(start, most), labels[start : start + most], share
 
-    def predict(piece: tuple[pa.Array, np.ndarray, float]) -> tuple[Predictions, float]:
+    def predict(piece: tuple[pa.Array, np.ndarray, float]) -> tuple[list[np.ndarray], float]:
         texts, labels, share = piece
         logits = infer(texts)
-        predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
-        probabilities = tf.reduce_max(tf.nn.softmax(logits), axis=1)
-        losses = cross_entropy(logits, tf.constant(labels))
-        return Predictions(labels, predicted.numpy(), probabilities.numpy(), losses.numpy()), share
+        scaled = logits / temperature
+        values = (
+            tf.argmax(logits, axis=1, output_type=tf.int32),
+            tf.reduce_max(tf.nn.softmax(scaled), axis=1),
+            cross_entropy(logits, tf.constant(labels)),
+            cross_entropy(scaled, tf.constant(labels)),
+            energy(logits, temperature),
+            tf.zeros(len(labels)) if class_id is None else log_odds(scaled, class_id),
+        )
+        return [labels, *(value.numpy() for value in values)], share
 
-    results: list[Predictions] = []
+    results: list[list[np.ndarray]] = []
     num_docs = 0
     with show_progress("evaluating") as update:
         for result, share in map_ahead(predict, pieces()):
             results.append(result)
-            num_docs += len(result.labels)
+            num_docs += len(result[0])
             update(num_docs, share)
     if not results:
         raise UserError("--data: no document has both a text and a label; check --text and --label")
-    return Predictions(*map(np.concatenate, zip(*results, strict=True)))
+    columns = [np.concatenate(parts) for parts in zip(*results, strict=True)]
+    return Answers(Predictions(*columns[:4]), *columns[4:])
 
 
 if __name__ == "__main__":

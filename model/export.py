@@ -107,7 +107,8 @@ def _save(run: Run, folder: Path) -> None:
             1, tf.shape(token_ids)[1]
         )  # without texts it is 0, too short for an LSTM
         token_ids = tf.pad(token_ids, tf.stack([[0, 0], [0, width - tf.shape(token_ids)[1]]]))
-        probabilities = tf.nn.softmax(classifier.call(token_ids, lengths))
+        logits = classifier.call(token_ids, lengths)
+        probabilities = tf.nn.softmax(logits / run.calibration.temperature)
         best = tf.argmax(probabilities, axis=1)
         return {
             "label": tf.gather(tf.constant(run.labels), best),

@@ -8,6 +8,7 @@ import platform
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from model.classifier import Classifier
 from model.events import read_events
+from model.examination import Examination, examine
 from model.export import export_run
 from model.lstm import count_blocks
 from model.report import write_report
@@ -90,11 +92,15 @@ def finish_run(
         summary["test"] = score(predict_test(), counts).summary()
     if not is_chief:
         return
+    # a thread of its own has no strategy scope: there, variables would be mirrored
+    with ThreadPoolExecutor(1) as outside:
+        examined = outside.submit(examine, open_run(paths.folder), shard_set).result()
+    summary |= examined.summary()
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
     print("writing the report and the export", flush=True)  # which takes seconds
     wanted = sorted({doc for confusion in confusions[:20] for doc in confusion.examples})
-    export_run(open_run(paths.folder), paths.export, replace=True)
+    export_run(examined.run, paths.export, replace=True)
     write_report(
         paths.report,
         summary=summary,
@@ -109,8 +115,20 @@ def finish_run(
     with write_whole(paths.summary) as file:
         json.dump(summary, file, indent=2)
     print(describe_scores(scores, confusions, labels))
+    print(_describe_calibration(examined))
     print(_describe_files(paths, summary))
     print(_describe_end(paths, summary))
+
+
+def _describe_calibration(examined: Examination) -> str:
+    if examined.check is None:
+        return "probabilities are not calibrated: that takes a validation part of 100 or more"
+    found = examined.check.summary()
+    return (
+        f"temperature {examined.run.calibration.temperature:.3f}: calibration error "
+        f"{found['ece_before']:.4f} before, {found['ece_after']:.4f} after, on validation "
+        f"documents it was not fitted on ({found['ece_by_chance']:.4f} by chance alone)"
+    )
 
 
 def _describe_files(paths: RunPaths, summary: Mapping[str, Any]) -> str:

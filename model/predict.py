@@ -10,6 +10,12 @@ A column of the input that has such a name is kept as input_label and so on. A n
 null label. Values of CSV and TSV stay as they are written, Parquet keeps its types, JSONL its
 objects; from JSONL to another format values become text. A label that a spreadsheet would take for
 a formula (=, +, - or @ and no number) stands behind a ' in CSV and TSV, as it is in the others.
+
+Probabilities are scaled as the validation part asks for (the run's calibration.json). With
+--abstain THRESHOLD, a row whose first label is less probable than that has no label: empty in CSV
+and in lines, null in JSONL and Parquet, the further ones of --top-k likewise; its probabilities
+stay. With --scope, the last column is `scope`, the share of validation documents that looked no
+more familiar to the network.
 """
 
 from __future__ import annotations
@@ -22,21 +28,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tyro
 
-from model.rows import (
-    RowOptions,
-    detect_format,
-    in_pieces,
-    read_columns,
-    read_objects,
-    read_stdin,
-)
-from model.table import Rows, open_table, output_format, prediction_names
+from model.confidence import check_threshold
+from model.rows import InputFlags, check_files, in_pieces, read_rows, read_stdin
+from model.table import Rows, open_table, prediction_names
 from shortline import UserError, import_tensorflow, parse_flags, printable, run_command
-from tfdata.read import Format
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from model.run import Run
@@ -47,41 +46,29 @@ _PLAIN_SECONDS = 15.0  # between two lines of progress in a log
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictFlags:
+class PredictFlags(InputFlags):
     """What can be set."""
 
-    run: tyro.conf.Positional[str]
-    """Folder of the run."""
-    input: tyro.conf.Positional[str | None] = None
-    """File of texts: CSV, TSV, JSONL, Parquet or fastText (default: the lines of stdin)."""
-    out: str | None = None
-    """File to write: .csv, .tsv, .jsonl (these also with .gz or .zst) or .parquet (default:
-    stdout, in the input's format, or as CSV for Parquet and fastText)."""
     top_k: int = 1
     """Labels to give for each text, the most probable first."""
-    text: str | None = None
-    """Column that holds the text (default: as in training where there is one, else guessed)."""
-    format: Format = "auto"
-    """Format of INPUT; auto goes by the file's name, then by its first bytes."""
-    delimiter: str | None = None
-    """Field separator of a CSV file (guessed from the header line)."""
-    batch_size: int = 4096
-    """Texts that are read, sorted by length and predicted together."""
-    gpus: str = "all"
-    """all (or the CPU where there is none), a number, GPUs like 0,2, or none; only the first of
-    them predicts."""
+    abstain: float | None = None
+    """Give no label where the first one's probability is below this; the run's report and
+    model.evaluate tell what is right above it."""
+    scope: bool = False
+    """Add a column with the share of validation documents that looked no more familiar: where it
+    is next to 0, the text may be of no class at all."""
 
     def __post_init__(self) -> None:
-        for flag in ("top_k", "batch_size"):
-            value = getattr(self, flag)
-            if value < 1:
-                raise ValueError(f"--{flag.replace('_', '-')} {value}: must be 1 or more")
+        super().__post_init__()
+        if self.top_k < 1:
+            raise ValueError(f"--top-k {self.top_k}: must be 1 or more")
+        check_threshold(self.abstain)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     description = "Label texts with a trained run."
     flags = parse_flags(PredictFlags, argv, prog="python -m model.predict", description=description)
-    kind = _check_files(flags)
+    kind = check_files(flags)
     import_tensorflow()
     from model.devices import choose_devices
     from model.infer import docs_per_call
@@ -90,85 +77,87 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = open_run(Path(flags.run))
     if flags.top_k > len(run.labels):
         raise UserError(f"--top-k {flags.top_k}: the run has {len(run.labels)} classes")
+    if flags.scope and not run.calibration.energies:
+        raise UserError(
+            f"--scope: {printable(flags.run)} has nothing to compare with, as it was trained "
+            "without a validation part, or a very small one; leave the flag out"
+        )
     devices = choose_devices(flags.gpus)
     if flags.gpus == "all" and not devices.has_gpu:
         print("no GPU found: predicting on the CPU", file=sys.stderr)
-    label = build_label(run, devices.has_gpu, flags.top_k)
+    label = build_label(run, devices.has_gpu, flags.top_k, flags.abstain, flags.scope)
     most = docs_per_call(run, flags.batch_size)
     if kind is None:
         label_lines(label, most)
-    else:
-        out = None if flags.out is None else Path(flags.out)
-        label_table(label, read_rows(flags, run, kind), out, kind, most)
-        if out is not None:
-            print(f"predictions are in {printable(str(out))}", file=sys.stderr)
+        return 0
+    out = None if flags.out is None else Path(flags.out)
+    rows = read_rows(flags, run.settings.get("text"), kind, added_names(flags.top_k, flags.scope))
+    num_rows, num_withheld = label_table(label, rows, out, kind, most)
+    if out is not None:
+        print(f"predictions are in {printable(str(out))}", file=sys.stderr)
+    if flags.abstain is not None:
+        print(f"no label for {num_withheld:,} of {num_rows:,} rows (--abstain)", file=sys.stderr)
     return 0
 
 
-def _check_files(flags: PredictFlags) -> str | None:
-    """What is quick to see of INPUT and OUT; gives the format to write, None for lines."""
-    out = None if flags.out is None else Path(flags.out)
-    kind = None if out is None else output_format(out)
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
-    if out is not None and out.is_dir():
-        raise UserError(f"--out {out}: is a folder; name a file")
-    if flags.input is None or flags.input == "-":
-        if flags.input == "-" or flags.format != "auto" or flags.text is not None:
-            raise UserError("stdin holds a text a line; to read columns, name a file as INPUT")
-        return kind
-    source = Path(flags.input)
-    found = detect_format(source, flags.format)
-    if out is not None and out.exists() and out.samefile(source):
-        raise UserError(f"--out {out}: is the input; name another file")
-    return kind or (found if found in ("csv", "tsv", "jsonl") else "csv")
-
-
-def build_label(run: Run, has_gpu: bool, top_k: int) -> Label:
+def build_label(
+    run: Run, has_gpu: bool, top_k: int, abstain: float | None = None, scope: bool = False
+) -> Label:
     """`label(rows)`: the rows, and the columns to add to them."""
     import tensorflow as tf
 
     from model.infer import build_infer
+    from model.scope import energy
 
     infer = build_infer(run, has_gpu)
     labels = pa.array(run.labels, pa.string())
-    names = prediction_names(top_k)
+    names = added_names(top_k, scope)
+    temperature = run.calibration.temperature
 
     def label(rows: Rows) -> tuple[Rows, pa.RecordBatch]:
-        probabilities, ids = tf.math.top_k(tf.nn.softmax(infer(rows.texts.fill_null(""))), top_k)
+        logits = infer(rows.texts.fill_null(""))
+        top, ids = (part.numpy() for part in tf.math.top_k(logits / temperature, top_k))
+        sums = tf.reduce_logsumexp(logits / temperature, axis=1, keepdims=True)
+        probabilities = np.exp(top - sums.numpy())
         no_text = rows.texts.is_null().to_numpy(zero_copy_only=False)
+        withheld = no_text
+        if abstain is not None:
+            withheld = no_text | (probabilities[:, 0] < abstain)
         columns = []
         for rank in range(top_k):
-            columns.append(labels.take(pa.array(ids.numpy()[:, rank], mask=no_text)))
-            columns.append(pa.array(probabilities.numpy()[:, rank], mask=no_text))
+            columns.append(labels.take(pa.array(ids[:, rank], mask=withheld)))
+            columns.append(pa.array(probabilities[:, rank], mask=no_text))
+        if scope:
+            shares = run.calibration.scope(energy(logits, temperature).numpy())
+            columns.append(pa.array(shares, mask=no_text))
         return rows, pa.RecordBatch.from_arrays(columns, names)
 
     return label
 
 
-def read_rows(flags: PredictFlags, run: Run, kind: str) -> Iterator[Rows]:
-    """The rows of INPUT, or of stdin, in the form that a table of format `kind` needs."""
-    if flags.input is None:
-        return read_stdin(flags.batch_size)
-    source = Path(flags.input)
-    options = RowOptions(
-        format=flags.format, delimiter=flags.delimiter, text=flags.text,
-        trained_text=run.settings.get("text"), taken=prediction_names(flags.top_k),
-    )  # fmt: skip
-    is_objects = kind == detect_format(source, flags.format) == "jsonl"
-    return read_objects(source, options) if is_objects else read_columns(source, options)
+def added_names(top_k: int, scope: bool) -> list[str]:
+    """Names of the columns to add."""
+    return [*prediction_names(top_k), *(["scope"] if scope else [])]
 
 
-def label_table(label: Label, rows: Iterator[Rows], out: Path | None, kind: str, most: int) -> None:
-    """Writes the rows with their predictions, `most` of them at a time."""
+def label_table(
+    label: Label, rows: Iterator[Rows], out: Path | None, kind: str, most: int
+) -> tuple[int, int]:
+    """Writes the rows with their predictions, `most` of them at a time.
+
+    Returns:
+      how many rows there were, and how many of them have a text but no label.
+    """
     from model.infer import map_ahead
 
-    num_rows = 0
+    num_rows, num_withheld = 0, 0
     with open_table(out, kind) as table, _show_rate() as update:
         for piece, predictions in map_ahead(label, in_pieces(rows, most)):
             table.write(piece, predictions)
             num_rows += len(predictions)
+            num_withheld += predictions.column("label").null_count - piece.texts.null_count
             update(num_rows)
+    return num_rows, num_withheld
 
 
 def label_lines(label: Label, most: int) -> None:
@@ -178,9 +167,10 @@ def label_lines(label: Label, most: int) -> None:
     for piece in in_pieces(read_stdin(most), most):
         _, predictions = label(piece)
         columns = [
-            pc.cast(column, pa.string()) if pa.types.is_floating(column.type) else _escape(column)
+            (_escape(column) if pa.types.is_string(column.type) else column.cast(pa.string()))
             for column in predictions.columns
         ]
+        columns = [column.fill_null("") for column in columns]
         lines = pc.binary_join_element_wise(*columns, "\t").to_pylist()
         sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode())
         sys.stdout.buffer.flush()

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import tyro
 
-from model.table import Rows, free_names, open_object, to_json
+from model.table import Rows, free_names, open_object, output_format, to_json
 from shortline import UserError, printable
 from tfdata.columns import find_columns
 from tfdata.line_table import binary_array, open_jsonl, parse_lines, read_json_object
@@ -21,6 +22,53 @@ from tfdata.read import Format, column_as_text, decode_texts, guess_format, read
 
 _STDIN = 0
 _BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFlags:
+    """What the commands that read and write rows have in common."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run."""
+    input: tyro.conf.Positional[str | None] = None
+    """File of texts: CSV, TSV, JSONL, Parquet or fastText (default: the lines of stdin)."""
+    out: str | None = None
+    """File to write: .csv, .tsv, .jsonl (these also with .gz or .zst) or .parquet (default:
+    stdout, in the input's format, or as CSV for Parquet and fastText)."""
+    text: str | None = None
+    """Column that holds the text (default: as in training where there is one, else guessed)."""
+    format: Format = "auto"
+    """Format of INPUT; auto goes by the file's name, then by its first bytes."""
+    delimiter: str | None = None
+    """Field separator of a CSV file (guessed from the header line)."""
+    batch_size: int = 4096
+    """Texts that are read and answered together."""
+    gpus: str = "all"
+    """all (or the CPU where there is none), a number, GPUs like 0,2, or none; only the first of
+    them is used."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size {self.batch_size}: must be 1 or more")
+
+
+def check_files(flags: InputFlags) -> str | None:
+    """What is quick to see of INPUT and OUT; gives the format to write, None for lines."""
+    out = None if flags.out is None else Path(flags.out)
+    kind = None if out is None else output_format(out)
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file")
+    if flags.input is None or flags.input == "-":
+        if flags.input == "-" or flags.format != "auto" or flags.text is not None:
+            raise UserError("stdin holds a text a line; to read columns, name a file as INPUT")
+        return kind
+    source = Path(flags.input)
+    found = detect_format(source, flags.format)
+    if out is not None and out.exists() and out.samefile(source):
+        raise UserError(f"--out {out}: is the input; name another file")
+    return kind or (found if found in ("csv", "tsv", "jsonl") else "csv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +94,26 @@ def detect_format(path: Path, asked: Format) -> str:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give one file")
     return guess_format(path, read_head(path), asked)
+
+
+def read_rows(
+    flags: InputFlags, trained_text: str | None, kind: str, taken: Sequence[str]
+) -> Iterator[Rows]:
+    """The rows of INPUT, or of stdin, in the form that a table of format `kind` needs.
+
+    Args:
+      trained_text: column of the texts in training.
+      taken: names of the columns that are added.
+    """
+    if flags.input is None:
+        return read_stdin(flags.batch_size)
+    source = Path(flags.input)
+    options = RowOptions(
+        format=flags.format, delimiter=flags.delimiter, text=flags.text,
+        trained_text=trained_text, taken=taken,
+    )  # fmt: skip
+    is_objects = kind == detect_format(source, flags.format) == "jsonl"
+    return read_objects(source, options) if is_objects else read_columns(source, options)
 
 
 def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:

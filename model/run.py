@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow as tf
 import yaml
 
+from model.calibration import Calibration, read_calibration
 from model.checkpoint import load_checkpoint, load_newest, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
@@ -56,6 +57,10 @@ class RunPaths:
         return self.folder / "report.html"
 
     @property
+    def calibration(self) -> Path:
+        return self.folder / "calibration.json"
+
+    @property
     def labels(self) -> Path:
         return self.folder / "labels.txt"
 
@@ -92,7 +97,7 @@ class RunPaths:
         """Temporary files and folders of this run's processes, of which one at most is alive."""
         written = (
             self.config, self.metrics, self.summary, self.report, self.labels, self.vocabulary,
-            self.export,
+            self.export, self.calibration,
         )  # fmt: skip
         found = [leftover for path in written for leftover in find_temporary(path)]
         return [*found, *self.last.parent.glob(".*.tmp")]
@@ -191,7 +196,7 @@ def discard_run(paths: RunPaths) -> None:
     """Deletes what a run makes, and nothing else, of one that has come to nothing."""
     made = (
         paths.config, paths.labels, paths.vocabulary, paths.metrics, paths.summary, paths.report,
-        paths.last.parent, paths.tensorboard, paths.export,
+        paths.last.parent, paths.tensorboard, paths.export, paths.calibration,
     )  # fmt: skip
     sweep([*made, *paths.find_leftovers()])
 
@@ -227,6 +232,7 @@ class Run:
     vocabulary: Vocabulary
     tokenizer: TokenizerConfig
     model: ModelConfig
+    calibration: Calibration
 
     @property
     def max_len(self) -> int:
@@ -269,7 +275,9 @@ def open_run(folder: Path) -> Run:
     if tokenizer.max_len is None:
         raise UserError(f"{paths.config}: damaged: max_len is missing")
     vocabulary = Vocabulary.load(paths.vocabulary, tokenizer)
-    return Run(paths, settings, tuple(read_lines(paths.labels)), vocabulary, tokenizer, model)
+    labels = tuple(read_lines(paths.labels))
+    calibration = read_calibration(paths.calibration)
+    return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration)
 
 
 def _pick(config_type: type, settings: Mapping[str, Any]):

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COMPOSING = {
     "agreement", "build", "run", "flags", "finish", "infer", "rows", "predict", "evaluate",
-    "export", "tune", "tune_study", "tune_trial",
+    "export", "examination", "explain", "tune", "tune_study", "tune_trial",
 }  # fmt: skip
 """Modules of `model` that put a network and its input together, and so may know `tfdata`."""
 

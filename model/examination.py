@@ -1,0 +1,108 @@
+"""What a trained run is asked when all is done: how honest its probabilities are.
+
+It is asked as model.predict asks it, from texts, in float32. Legend: D documents, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from model.calibration import (
+    Calibration,
+    CalibrationCheck,
+    calibrate,
+    quantiles,
+    sample_size,
+    write_calibration,
+)
+from model.confidence import bin_reliability, chance_error
+from model.infer import build_infer, docs_per_call
+from model.run import Run
+from model.scope import energy
+from tfdata.shards import ShardSet, read_batches
+
+Infer = Callable[[pa.Array], tf.Tensor]
+
+_CALL_DOCS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What came of it."""
+
+    run: Run
+    """With its calibration."""
+    check: CalibrationCheck | None
+    """None without a validation part that is large enough."""
+    test: dict[str, Any] | None
+    """num_docs, ece_before, ece_after and ece_by_chance on test documents; None without any."""
+
+    def summary(self) -> dict[str, Any]:
+        """For summary.json."""
+        found: dict[str, Any] = {"temperature": self.run.calibration.temperature}
+        if self.check is not None:
+            found["calibration"] = self.check.summary()
+            if self.test is not None:
+                found["calibration"]["test"] = self.test
+        return found
+
+
+def examine(run: Run, shard_set: ShardSet) -> Examination:
+    """Finds the temperature and writes it to the run. To be called outside of any strategy's scope.
+
+    Of a large part only some documents are asked, evenly spread over it.
+    """
+    infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
+    calibration, check = Calibration(), None
+    if shard_set.num_docs("valid"):
+        logits, labels = _ask(infer, run, shard_set, "valid")
+        if (found := calibrate(logits, labels)) is not None:
+            temperature, check = found
+            energies = energy(tf.constant(logits), temperature).numpy()
+            calibration = Calibration(
+                temperature=temperature, num_docs=len(labels), energies=quantiles(energies)
+            )
+    write_calibration(run.paths.calibration, calibration)
+    test = None
+    if check is not None and shard_set.num_docs("test"):
+        test = _check(*_ask(infer, run, shard_set, "test"), calibration.temperature)
+    return Examination(
+        run=dataclasses.replace(run, calibration=calibration), check=check, test=test
+    )
+
+
+def _ask(
+    infer: Infer, run: Run, shard_set: ShardSet, part: str
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Logits float32[D, C] and labels int32[D] of documents of a part."""
+    stride = -(-shard_set.num_docs(part) // sample_size(len(run.labels)))
+    size = docs_per_call(run, _CALL_DOCS)
+    logits, labels, first = [], [], 0
+    for texts, numbers in read_batches(shard_set, part):
+        chosen = np.arange(-first % stride, len(texts), stride)
+        first += len(texts)
+        texts = texts.take(pa.array(chosen))
+        logits += [infer(texts.slice(i, size)).numpy() for i in range(0, len(texts), size)]
+        labels.append(numbers[chosen])
+    return np.concatenate(logits), np.concatenate(labels)
+
+
+def _check(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    right = logits.argmax(axis=1) == labels
+    before, after = (
+        tf.reduce_max(tf.nn.softmax(logits / np.float32(t)), axis=1).numpy()
+        for t in (1.0, temperature)
+    )
+    return {
+        "num_docs": len(labels),
+        "ece_before": bin_reliability(before, right).error,
+        "ece_after": bin_reliability(after, right).error,
+        "ece_by_chance": chance_error(after),
+    }
