@@ -1,4 +1,4 @@
-"""What a trained run is asked when all is done: how honest its probabilities are.
+"""What a trained run is asked when all is done: how honest it is, and which words decide.
 
 It is asked as model.predict asks it, from texts, in float32. Legend: D documents, C classes.
 """
@@ -6,7 +6,7 @@ It is asked as model.predict asks it, from texts, in float32. Legend: D document
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from model.attribution import attribute
 from model.calibration import (
     Calibration,
     CalibrationCheck,
@@ -24,9 +25,11 @@ from model.calibration import (
 )
 from model.confidence import bin_reliability, chance_error
 from model.infer import build_infer, docs_per_call
+from model.report_words import Explained
 from model.run import Run
 from model.scope import energy
 from tfdata.shards import ShardSet, read_batches
+from tfdata.spans import find_words
 
 Infer = Callable[[pa.Array], tf.Tensor]
 
@@ -43,6 +46,8 @@ class Examination:
     """None without a validation part that is large enough."""
     test: dict[str, Any] | None
     """num_docs, ece_before, ece_after and ece_by_chance on test documents; None without any."""
+    explained: list[Explained]
+    """In the order asked for."""
 
     def summary(self) -> dict[str, Any]:
         """For summary.json."""
@@ -54,10 +59,16 @@ class Examination:
         return found
 
 
-def examine(run: Run, shard_set: ShardSet) -> Examination:
-    """Finds the temperature and writes it to the run. To be called outside of any strategy's scope.
+def examine(
+    run: Run, shard_set: ShardSet, questions: Sequence[tuple[str, int, int]] = ()
+) -> Examination:
+    """Finds the temperature, and writes it to the run; explains the answers to some texts.
 
-    Of a large part only some documents are asked, evenly spread over it.
+    To be called outside of any strategy's scope. Of a large part only some documents are asked for
+    their probabilities, evenly spread over it.
+
+    Args:
+      questions: (text, label, predicted) of the documents to explain.
     """
     infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
     calibration, check = Calibration(), None
@@ -73,9 +84,37 @@ def examine(run: Run, shard_set: ShardSet) -> Examination:
     test = None
     if check is not None and shard_set.num_docs("test"):
         test = _check(*_ask(infer, run, shard_set, "test"), calibration.temperature)
-    return Examination(
-        run=dataclasses.replace(run, calibration=calibration), check=check, test=test
-    )
+    run = dataclasses.replace(run, calibration=calibration)
+    labels = [*run.labels, *shard_set.unseen_labels]
+    explained = _explain(infer, run, labels, questions)
+    return Examination(run=run, check=check, test=test, explained=explained)
+
+
+def _explain(
+    infer: Infer, run: Run, labels: Sequence[str], questions: Sequence[tuple[str, int, int]]
+) -> list[Explained]:  # fmt: skip
+    """What the words of a text have to do with its prediction, and with its label if it is another
+    that the run knows."""
+    if not questions:
+        return []
+    num_classes, temperature = len(run.labels), run.calibration.temperature
+    scaled = infer(pa.array([text for text, _, _ in questions])) / temperature
+    probabilities = tf.nn.softmax(scaled).numpy()
+    asked = [(text, predicted) for text, _, predicted in questions]
+    wrong = {n for n, (_, label, answer) in enumerate(questions) if answer != label < num_classes}
+    asked += [questions[n][:2] for n in sorted(wrong)]
+    found = attribute(
+        infer, [text for text, _ in asked], [find_words(text, run.tokenizer) for text, _ in asked],
+        [number for _, number in asked], num_classes=num_classes, temperature=temperature,
+    )  # fmt: skip
+    by_label = dict(zip(sorted(wrong), found[len(questions) :], strict=True))
+    return [
+        Explained(
+            labels[label], labels[predicted], float(probabilities[n, predicted]), found[n],
+            by_label.get(n),
+        )
+        for n, (_, label, predicted) in enumerate(questions)
+    ]  # fmt: skip
 
 
 def _ask(

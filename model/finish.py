@@ -21,7 +21,7 @@ from model.export import export_run
 from model.lstm import count_blocks
 from model.report import write_report
 from model.run import RunPaths, open_run
-from model.scores import Confusion, Scores, score, worst_confusions
+from model.scores import Confusion, Scores, score, typical_documents, worst_confusions
 from model.step import Predictions, build_predict
 from model.workers import Workers
 from shortline import __version__, printable, write_whole
@@ -33,6 +33,7 @@ from tfdata.shards import ShardSet, read_batches
 from tfdata.window import WindowSource
 
 _PREDICT_TOKENS, _PREDICT_DOCS = 32_768, 1024  # most in a batch, fillers included
+_MOST_WRONG, _MOST_RIGHT = 8, 6  # documents whose words the report shows
 _MOST_CONFUSIONS = 2000  # pairs of classes that the report's map is drawn from
 
 
@@ -92,14 +93,22 @@ def finish_run(
         summary["test"] = score(predict_test(), counts).summary()
     if not is_chief:
         return
-    # a thread of its own has no strategy scope: there, variables would be mirrored
-    with ThreadPoolExecutor(1) as outside:
-        examined = outside.submit(examine, open_run(paths.folder), shard_set).result()
-    summary |= examined.summary()
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
     print("writing the report and the export", flush=True)  # which takes seconds
-    wanted = sorted({doc for confusion in confusions[:20] for doc in confusion.examples})
+    worst = [confusion.examples[0] for confusion in confusions[:_MOST_WRONG]]
+    asked = [*worst, *typical_documents(predictions, counts, _MOST_RIGHT)]
+    listed = {doc for confusion in confusions[:20] for doc in confusion.examples}
+    texts = _read_texts(shard_set, part, sorted({*listed, *asked}))
+    questions = [
+        (texts[doc], int(predictions.labels[doc]), int(predictions.predicted[doc]))
+        for doc in asked
+    ]  # fmt: skip
+    # a thread of its own has no strategy scope: there, variables would be mirrored
+    with ThreadPoolExecutor(1) as outside:
+        run = open_run(paths.folder)
+        examined = outside.submit(examine, run, shard_set, questions).result()
+    summary |= examined.summary()
     export_run(examined.run, paths.export, replace=True)
     write_report(
         paths.report,
@@ -107,10 +116,12 @@ def finish_run(
         events=read_events(paths.metrics),
         scores=scores,
         confusions=confusions,
-        examples=_read_texts(shard_set, part, wanted),
+        examples=texts,
         labels=labels,
         label_counts=counts,
         length_counts=shard_set.length_counts,
+        check=examined.check,
+        explained=examined.explained,
     )
     with write_whole(paths.summary) as file:
         json.dump(summary, file, indent=2)

@@ -137,6 +137,15 @@ td { overflow-wrap: anywhere; }
 .number, .share { font-variant-numeric: tabular-nums; }
 .share { background: linear-gradient(90deg, var(--tint) var(--share), transparent 0); }
 .texts { min-width: 18rem; width: 55%; }
+.words { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
+  padding: .6rem .9rem; margin: .75rem 0; }
+.words p { color: var(--ink); overflow-wrap: anywhere; line-height: 1.75; }
+h3 { margin: 1.25rem 0 0; font-size: 1rem; }
+h4 { margin: .2rem 0 0; color: var(--soft); font-size: .8rem; font-weight: 600;
+  overflow-wrap: anywhere; }
+mark { color: inherit; border-radius: .25rem; padding: .08em .15em; }
+mark.for { background: rgb(76 120 200 / calc(.75 * var(--weight))); }
+mark.against { background: rgb(224 117 45 / calc(.75 * var(--weight))); }
 .texts p { color: var(--ink); } .texts p + p { margin-top: .4rem; }
 @media (max-width: 36rem) { body { padding: 1.25rem .75rem 3rem; }
   .cards { grid-template-columns: 1fr 1fr; gap: .5rem; } dd:not(.small) { font-size: 1.3rem; }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported when a report is written, not whenever training st
     from matplotlib.axes import Axes
 
 _INK, _GRID = "#010203", "#040506"  # stand-ins, replaced by the page's colours
-_TRAIN, _VALID, _THIRD = "#4c78c8", "#e0752d", "#2f9e77"
+FIRST_COLOR, SECOND_COLOR, THIRD_COLOR = "#4c78c8", "#e0752d", "#2f9e77"
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": _GRID,
@@ -44,23 +44,25 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": _GRID,
     "ytick.labelcolor": _INK,
 }
-_MOST_POINTS = 400  # of a curve over steps; more would not show at this width
+MOST_POINTS = 400  # of a curve over steps; more would not show at this width
 _MOST_MARKS = 4000  # of a scatter as vectors, some 90 bytes each
 
 
 def plot_loss(events: Sequence[Mapping[str, Any]]) -> str:
     """Cross-entropy by epoch, and of the steps behind it."""
     return _plot_curves(
-        events, "Loss", {"training": ("loss", _TRAIN), "validation": ("valid_loss", _VALID)}
+        events,
+        "Loss",
+        {"training": ("loss", FIRST_COLOR), "validation": ("valid_loss", SECOND_COLOR)},
     )
 
 
 def plot_accuracy(events: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy and macro-F1 by epoch, and the accuracy of the steps behind them."""
     curves = {
-        "training accuracy": ("accuracy", _TRAIN),
-        "validation accuracy": ("valid_accuracy", _VALID),
-        "validation macro-F1": ("valid_macro_f1", _THIRD),
+        "training accuracy": ("accuracy", FIRST_COLOR),
+        "validation accuracy": ("valid_accuracy", SECOND_COLOR),
+        "validation macro-F1": ("valid_macro_f1", THIRD_COLOR),
     }
     return _plot_curves(events, "Accuracy and macro-F1", curves)
 
@@ -97,9 +99,9 @@ def _steps(events: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, n
     steps = np.array([event["step"] for event in known], float)
     at = np.interp(steps, [0, *(e["step"] for e in ends)], [0, *(e["epoch"] for e in ends)])
     values = np.array([event[key] for event in known], float)
-    if len(known) <= _MOST_POINTS:
+    if len(known) <= MOST_POINTS:
         return at, values
-    parts = np.linspace(0, len(known), _MOST_POINTS + 1).astype(int)
+    parts = np.linspace(0, len(known), MOST_POINTS + 1).astype(int)
     sizes = np.diff(parts)
     return np.add.reduceat(at, parts[:-1]) / sizes, np.add.reduceat(values, parts[:-1]) / sizes
 
@@ -109,7 +111,7 @@ def plot_throughput(events: Sequence[Mapping[str, Any]]) -> str:
 
     def draw(axes: Axes) -> None:
         at, values = _steps(events, "docs_per_s")
-        axes.plot(at, values, color=_TRAIN, linewidth=1.1, marker="." if len(at) < 30 else "")
+        axes.plot(at, values, color=FIRST_COLOR, linewidth=1.1, marker="." if len(at) < 30 else "")
         axes.set_ylim(0, None)
         axes.set_xlim(0, None)
         axes.set_xlabel("epoch")
@@ -134,7 +136,7 @@ def plot_class_f1(label_counts: np.ndarray, f1: np.ndarray, support: np.ndarray)
 
     def draw(axes: Axes) -> None:
         axes.plot(
-            sizes, values, "o", color=_TRAIN, markeredgewidth=0, alpha=0.3 if many else 0.8,
+            sizes, values, "o", color=FIRST_COLOR, markeredgewidth=0, alpha=0.3 if many else 0.8,
             markersize=4 if many else 6, rasterized=len(shown) > _MOST_MARKS,
         )  # fmt: skip
         octaves = np.floor(np.log2(sizes))
@@ -142,7 +144,7 @@ def plot_class_f1(label_counts: np.ndarray, f1: np.ndarray, support: np.ndarray)
         if len(distinct) > 2 and len(shown) > 12:
             means = [values[octaves == octave].mean() for octave in distinct]
             middles = [np.exp(np.log(sizes[octaves == octave]).mean()) for octave in distinct]
-            axes.plot(middles, means, color=_VALID, marker="o", label="mean")
+            axes.plot(middles, means, color=SECOND_COLOR, marker="o", label="mean")
             axes.legend()
         axes.set_xscale("log")
         narrow = len(sizes) > 0 and sizes.max() < 100 * sizes.min()
@@ -171,11 +173,13 @@ def plot_lengths(length_counts: np.ndarray, widths: Sequence[int]) -> str:
 
     def draw(axes: Axes) -> None:
         edges = np.arange(len(counts) + 1) - 0.5
-        axes.stairs(counts, edges, fill=True, color=_TRAIN, alpha=0.75)
+        axes.stairs(counts, edges, fill=True, color=FIRST_COLOR, alpha=0.75)
         for width in widths:
-            axes.axvline(width + 0.5, color=_VALID, linewidth=1, linestyle=(0, (3, 2)))
+            axes.axvline(width + 0.5, color=SECOND_COLOR, linewidth=1, linestyle=(0, (3, 2)))
         if widths:
-            axes.plot([], [], color=_VALID, linewidth=1, linestyle=(0, (3, 2)), label="buckets")
+            axes.plot(
+                [], [], color=SECOND_COLOR, linewidth=1, linestyle=(0, (3, 2)), label="buckets"
+            )
             axes.legend(loc="upper right")
         axes.set_xlim(-0.5, len(counts) - 0.5)
         axes.set_xlabel("tokens (last bar: all longer texts)" if counts[-1] else "tokens")

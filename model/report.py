@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from model import plots
+from model.calibration import CalibrationCheck
 from model.notes import note_data, note_scores
 from model.page import build_page, bullet_list, escape, format_number, section, side_by_side, table
+from model.report_probabilities import probabilities_section
+from model.report_words import Explained, words_section
 from model.scores import Confusion, Scores
 from shortline import write_whole
 
@@ -39,6 +42,8 @@ def write_report(
     labels: Sequence[str],
     label_counts: np.ndarray,
     length_counts: np.ndarray,
+    check: CalibrationCheck | None = None,
+    explained: Sequence[Explained] = (),
 ) -> None:
     """Writes the page, whole or not at all.
 
@@ -50,6 +55,8 @@ def write_report(
       labels: of the C classes, then those that training lacks.
       label_counts: int64[C], training documents of each class.
       length_counts: int64[n], training documents by number of tokens, before truncation.
+      check: how honest the probabilities are; None where that is not known.
+      explained: documents whose words are shown.
     """
     name = Path(path).absolute().parent.name
     notes = note_scores(summary, events, scores) + note_data(summary, length_counts)
@@ -60,6 +67,8 @@ def write_report(
         _learning(events),
         _classes(scores, labels, label_counts),
         _confusions(scores, confusions, examples, labels),
+        words_section(explained),
+        probabilities_section(summary, check),
         _speed(summary, events, length_counts),
         _facts(summary),
     ]
@@ -102,6 +111,10 @@ def _cards(summary: Mapping[str, Any], scores: Scores, label_counts: np.ndarray)
         ("seconds an epoch", f"{median(seconds[1:] or seconds):,.1f}",
          f"first {seconds[0]:,.1f}, start-up {format_number(summary.get('startup_seconds'))}"),
     ]  # fmt: skip
+    if "calibration" in summary:
+        error = summary["calibration"]["ece_after"]
+        about = f"temperature {summary['temperature']:.3f}"
+        cards.insert(3, ("calibration error", f"{error:.3f}", about))
     if "test" in summary:
         test = summary["test"]
         about = f"macro-F1 {test['macro_f1']:.3f}, {test['num_docs']:,} documents"

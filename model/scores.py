@@ -129,3 +129,20 @@ def worst_confusions(
         label, predicted = divmod(int(distinct[at]), width)
         confusions.append(Confusion(label, predicted, int(counts[at]), tuple(docs.tolist())))
     return confusions
+
+
+def typical_documents(predictions: Predictions, label_counts: np.ndarray, most: int) -> list[int]:
+    """Documents that are answered rightly, one of a class, from the biggest class to the smallest:
+    that with its class's median probability.
+    """
+    right = np.flatnonzero(predictions.labels == predictions.predicted)
+    classes = predictions.labels[right]
+    by_size = np.argsort(-label_counts, kind="stable")
+    present = by_size[np.isin(by_size, classes)]
+    steps = np.unique(np.linspace(0, len(present) - 1, min(most, len(present))).astype(int))
+    documents = []
+    for label in present[steps]:
+        own = right[classes == label]
+        own = own[np.argsort(predictions.probabilities[own], kind="stable")]
+        documents.append(int(own[(len(own) - 1) // 2]))
+    return documents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from html.parser import HTMLParser
@@ -10,8 +11,11 @@ import matplotlib
 import numpy as np
 import pytest
 
+from model.attribution import Attribution
+from model.calibration import calibrate
 from model.page import escape, shorten
 from model.report import write_report
+from model.report_words import Explained
 from model.scores import score, worst_confusions
 from model.step import Predictions
 
@@ -109,8 +113,8 @@ def _write(tmp_path, labels, predicted, names, *, num_epochs=3, has_valid=True, 
 def _assert_harmless(source: str, page: Page) -> None:
     allowed = (
         "html head meta title style body header section h1 h2 p dl dt dd div ul li figure "
-        "figcaption table thead tbody tr th td bdi details summary svg g defs path use rect text "
-        "clippath image"
+        "figcaption h3 h4 mark table thead tbody tr th td bdi details summary svg g defs path use "
+        "rect text clippath image"
     )
     assert {tag for tag, _ in page.tags} <= set(allowed.split())
     for _, attributes in page.tags:
@@ -157,6 +161,81 @@ def test_hostile_labels_and_texts_stay_text(tmp_path):
     assert "<b>unseen</b>" in page.text
     assert "labels that training lacks" in page.text
     assert "x" * 300 not in source
+
+
+def _explain(text, label, predicted, other=None):
+    """The characters of the text as words, the odd ones against the class."""
+    spans = [(at, at + 1) for at in range(len(text))]
+    weights = np.array([(-1) ** at * at / 2 for at in range(len(text))], np.float32)
+    found = Attribution(text, 0, spans, weights)
+    by_label = Attribution(text, 1, spans, -weights) if other else None
+    return Explained(label, predicted, 0.75, found, by_label)
+
+
+def test_shows_the_words_that_decided(tmp_path):
+    explained = [_explain("abc", "no", "yes", other=True), _explain("de", "yes", "yes"),
+                 _explain("", "new", "yes")]  # fmt: skip
+    source, page, _ = _write(tmp_path, [0, 1], [0, 1], ["no", "yes"], explained=explained)
+    _assert_harmless(source, page)
+    marks = [(a["class"], a["style"], a["title"]) for tag, a in page.tags if tag == "mark"]
+    assert marks[:3] == [
+        ("against", "--weight:0.00", "+0.00"), ("against", "--weight:0.50", "-0.50"),
+        ("for", "--weight:1.00", "+1.00"),
+    ]  # fmt: skip
+    assert [kind for kind, _, _ in marks[3:6]] == ["against", "for", "against"]
+    assert len(marks) == 8
+    for shown in (
+        "taken for yes (75.0%)", "its label: no", "yes (75.0%)", "(empty)", "Surest mistakes",
+        "its label new is none of training", "Typical right",
+    ):  # fmt: skip
+        assert shown in page.text
+    _, page, _ = _write(tmp_path, [0, 1], [0, 1], ["no", "yes"])
+    assert "Words that decided" not in page.text
+
+
+def test_hostile_words_stay_text(tmp_path):
+    pairs = enumerate(itertools.pairwise(HOSTILE))
+    explained = [_explain(text, label, "x", other=n % 2) for n, (text, label) in pairs]
+    for text in HOSTILE:
+        whole = Attribution(text, 0, [(0, len(text))], np.ones(1, np.float32))
+        explained.append(Explained("a", "a", 0.5, whole, None))
+    source, page, _ = _write(tmp_path, [0, 1], [0, 1], ["a", "b"], explained=explained)
+    _assert_harmless(source, page)
+    assert "<script>alert(1)</script>" in page.text
+    assert "x" * 700 not in source
+    assert len(source) < 500_000
+
+
+def test_shows_how_honest_the_probabilities_are(tmp_path):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (900, 3)).astype(np.float32)
+    labels = (logits / 3 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    found = calibrate(logits, labels)
+    assert found is not None
+    temperature, check = found
+    figures = check.summary()
+    test = {"num_docs": 77, "ece_before": 0.321, "ece_after": 0.123, "ece_by_chance": 0.045}
+    summary = {"temperature": temperature, "calibration": {**figures, "test": test}}
+    source, page, _ = _write(
+        tmp_path, [0, 1], [0, 1], ["a", "b"], check=check, summary=summary
+    )  # fmt: skip
+    _assert_harmless(source, page)
+    assert f"temperature of {temperature:.3f}" in page.text
+    errors = [f"{figures[key]:.3f}" for key in ("ece_before", "ece_after", "ece_by_chance")]
+    assert ["validation", "900", *errors] in page.cells
+    assert ["test", "77", "0.321", "0.123", "0.045"] in page.cells
+    half = [row for row in page.cells if row[:2] == ["–", "0.500"]]
+    kept = check.after >= 0.5
+    assert half == [["–", "0.500", f"{kept.mean():.3f}", f"{check.right[kept].mean():.3f}",
+                     str(kept.sum())]]  # fmt: skip
+    assert source.count('class="plot"') == 7
+    assert "off by more than chance" not in page.text
+    same = {"temperature": 1.0, "calibration": {**figures, "ece_after": 0.3}}
+    _, page, _ = _write(tmp_path, [0, 1], [0, 1], ["a", "b"], check=check, summary=same)
+    assert "so nothing is scaled" in page.text
+    assert "off by more than chance" in page.text
+    _, page, _ = _write(tmp_path, [0, 1], [0, 1], ["a", "b"])
+    assert "takes a validation part of 100" in page.text
 
 
 def test_shows_the_scores(tmp_path):

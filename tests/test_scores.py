@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.scores import score, worst_confusions
+from model.scores import score, typical_documents, worst_confusions
 from model.step import Predictions
 
 
@@ -65,3 +65,14 @@ def test_worst_confusions_first_with_the_surest_examples():
     ]
     assert confusions[0].examples == (2, 1)
     assert worst_confusions(_predictions([1], [1]), 3) == []
+
+
+def test_typical_documents_are_right_and_of_several_classes():
+    labels = [0] * 5 + [1] * 3 + [2] * 4 + [3]
+    predicted = [0] * 5 + [1] * 3 + [0] * 4 + [3]
+    predictions = _predictions(labels, predicted)  # ever surer
+    counts = np.array([10, 40, 30, 20])
+    assert typical_documents(predictions, counts, 9) == [6, 12, 2]  # by size; the median of each
+    assert typical_documents(predictions, counts, 2) == [6, 2]
+    assert typical_documents(predictions, counts, 1) == [6]
+    assert typical_documents(_predictions([1], [0]), counts, 3) == []

@@ -21,7 +21,7 @@ from tfdata.synthetic import write_corpus
 def test_a_run_leaves_what_it_should(straight):
     for name in (
         "config.yaml", "metrics.jsonl", "summary.json", "report.html", "labels.txt", "vocab.txt",
-        "checkpoints/last.npz", "checkpoints/best.npz", "export/saved_model.pb",
+        "checkpoints/last.npz", "checkpoints/best.npz", "export/saved_model.pb", "calibration.json",
     ):  # fmt: skip
         assert (straight / name).stat().st_size > 0, name
     assert list((straight / "tensorboard").iterdir())
@@ -33,7 +33,7 @@ def test_summary_says_what_is_promised(straight, small_shards):
     for name in (
         "num_train", "num_valid", "num_classes", "accuracy", "macro_f1", "loss", "best_epoch",
         "epoch_seconds", "docs_per_s", "startup_seconds", "route", "precision", "device",
-        "padding_fraction", "seed", "versions",
+        "padding_fraction", "seed", "versions", "temperature", "calibration",
     ):  # fmt: skip
         assert name in summary, name
     assert summary["num_train"] == small_shards.num_docs("train")
