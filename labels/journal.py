@@ -22,13 +22,12 @@ import contextlib
 import fcntl
 import json
 import os
-import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from shortline import UserError, printable
+from shortline import UserError, printable, sync_folder
 
 STATUS_OF = {"keep": "kept", "drop": "dropped", "noise": "noise", "open": "open"}
 """What an action makes of a cluster."""
@@ -36,6 +35,7 @@ ACTIONS = ("rename", "merge", "split", *STATUS_OF, "undo")
 NOISE_KEY = "noise"
 LONGEST_LABEL = 200
 
+_DIGITS = frozenset("0123456789abcdef")
 _JOINERS = str.maketrans("", "", "\u200c\u200d")  # invisible, but spelling needs them
 
 
@@ -139,7 +139,7 @@ def check_label(label: str) -> None:
 
 
 def _check_key(key: str) -> None:
-    if len(key) != 16 or not set(key) <= set(string.hexdigits.lower()):
+    if len(key) != 16 or not _DIGITS.issuperset(key):
         raise ValueError(f"key {printable(key, 40)!r}: must be 16 hexadecimal digits")
 
 
@@ -218,6 +218,8 @@ class Journal:
             while written < len(content):  # an unbuffered file may write less than asked
                 written += file.write(content[written:])
             os.fsync(file.fileno())
+            if self._end == 0:
+                sync_folder(self.path.parent)  # the file may be new
         except BaseException:
             file.truncate(self._end)
             raise

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what it imports takes a second
 FINISHED = Path("review") / "finished"
 """In the folder, when somebody has said that the review is finished."""
 JOURNAL = Path("review") / "journal.jsonl"
+_MOST_TOLD = 10  # decisions that are named on the terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,10 @@ def review(folder: Path, port: int = 0) -> bool:
     desk = _open_desk(folder)
     if desk.num_decisions:
         print(f"{desk.num_decisions:,} decisions made before are applied")
-    for decision, why in desk.skipped:
+    for decision, why in desk.skipped[:_MOST_TOLD]:
         print(f"not applied: decision {decision.id} ({decision.action}): {printable(why)}")
+    if len(desk.skipped) > _MOST_TOLD:
+        print(f"not applied: {len(desk.skipped) - _MOST_TOLD:,} more")
 
     def tell_next(address: str) -> None:
         print(f"a page has been opened; for another one: {address}", flush=True)

@@ -228,20 +228,12 @@ class _Handler(BaseHTTPRequestHandler):
             return {"name": name, "folder": self.server.folder, **desk.state()}
         if self.path == "/api/changes":
             return desk.wait(since, _WAIT_SECONDS)
-        if self.path == "/api/detail":
-            return desk.detail(asked.get("id"))
-        if self.path == "/api/documents":
-            return desk.documents(asked.get("id"), asked.get("holding"), asked.get("offset"))
-        if self.path == "/api/preview":
-            return desk.preview(asked.get("id"), asked.get("how"))
-        if self.path == "/api/history":
-            return desk.history(asked.get("before"))
         if self.path == "/api/address":
             return {"address": self.server.make_address()}
         if self.path == "/api/finish":
             self.server.finish()
             return {}
-        raise Refused("there is nothing here")
+        return desk.look(self.path.removeprefix("/api/"), asked)
 
     def _answer(self, code: int, answer: Mapping[str, Any]) -> None:
         content = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))

@@ -22,6 +22,26 @@ NASTY = (
 LARGE = ("x" * (1 << 20), "word " * 100_000, "é\u0301" * 60_000)
 """A word of a megabyte, a text of 100,000 words, a word of combined characters."""
 
+MARK = "document.documentElement.dataset.ran=1"
+PAYLOADS = (
+    "<script>{run}</script>",
+    "</td></table><script>{run}</script>",
+    "</title></style></svg></details><script>{run}</script>",
+    '"><img src="{url}/a.png" onerror="{run}">',
+    "' onmouseover='{run}' autofocus onfocus='{run}' x='",
+    '<svg onload="{run}"><use href="{url}/b.svg#x"></use></svg>',
+    '<iframe src="javascript:parent.{run}"></iframe>',
+    '<iframe srcdoc="<script>parent.{run}</script>"></iframe>',
+    '<a href="javascript:{run}" id=link>x</a><meta http-equiv=refresh content="0;url={url}/c">',
+    '<link rel=stylesheet href="{url}/d.css"><style>@import "{url}/e.css";</style>',
+    '<details open ontoggle="{run}"><body onload="{run}">',
+    "<style>*{{background:url({url}/f.png)}}</style>",
+    "--><!--><script>{run}</script>",
+    "javascript:{run}",
+    "${{{run}}} {{{{{run}}}}} <%= {run} %>",
+)
+"""Markup that sets MARK, or asks {url} for something, where it is taken for markup."""
+
 valid_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 texts = st.one_of(
     st.sampled_from(NASTY), valid_text, st.text('",\n\r\t; \0=<\x1b\u202e', max_size=9)

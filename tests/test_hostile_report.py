@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from model.page import build_page
+from tests.hostile import MARK, PAYLOADS
 from tests.test_report import _write
 
 BROWSER = next(
@@ -19,25 +20,6 @@ BROWSER = next(
     None,
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-
-MARK = "document.documentElement.dataset.ran=1"
-PAYLOADS = (
-    "<script>{run}</script>",
-    "</td></table><script>{run}</script>",
-    "</title></style></svg></details><script>{run}</script>",
-    '"><img src="{url}/a.png" onerror="{run}">',
-    "' onmouseover='{run}' autofocus onfocus='{run}' x='",
-    '<svg onload="{run}"><use href="{url}/b.svg#x"></use></svg>',
-    '<iframe src="javascript:parent.{run}"></iframe>',
-    '<iframe srcdoc="<script>parent.{run}</script>"></iframe>',
-    '<a href="javascript:{run}" id=link>x</a><meta http-equiv=refresh content="0;url={url}/c">',
-    '<link rel=stylesheet href="{url}/d.css"><style>@import "{url}/e.css";</style>',
-    '<details open ontoggle="{run}"><body onload="{run}">',
-    "<style>*{{background:url({url}/f.png)}}</style>",
-    "--><!--><script>{run}</script>",
-    "javascript:{run}",
-    "${{{run}}} {{{{{run}}}}} <%= {run} %>",
-)
 
 
 @pytest.fixture

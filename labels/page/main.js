@@ -9,7 +9,13 @@ import { openSplit } from "./split.js";
 import { NOISE, group, onChange, progress, store, take } from "./store.js";
 
 const { view } = detail;
-let isBusy = false; // a decision is on its way: a key held down makes no second one
+let queue = Promise.resolve();
+
+/** Runs an act after those before it have been answered: it sees what they have made. */
+function inTurn(run) {
+  queue = queue.then(run).catch((error) => toast(String(error), { kind: "warn" }));
+  return queue;
+}
 
 function select(id, isByHand = false) {
   store.current = id;
@@ -23,18 +29,15 @@ const undoing = { label: "Undo", key: "u", run: () => act.undo() };
 
 /** Makes a decision, and afterwards looks at what stands in the place of what was decided. */
 async function settle(action, ids, done, more = {}) {
-  if (isBusy || !ids.length) return null;
-  isBusy = true;
-  const place = list.placeOf(store.current);
-  const stays = action === "rename" || action === "merge" || action === "split";
+  if (!ids.length) return null;
+  const before = store.current;
   const answer = await decide(action, ids, more);
-  isBusy = false;
   if (!answer) return null;
   toast(done, { act: undoing });
-  if (!stays) {
-    store.chosen.clear();
-    if (list.placeOf(store.current) >= 0 && list.placeOf(store.current) === place) list.move(1);
-  }
+  if (action === "rename" || action === "merge") return answer;
+  store.chosen.clear();
+  if (store.current === before && list.placeOf(before) >= 0) list.move(1); // it is shown still
+  else list.draw();
   return answer;
 }
 
@@ -51,7 +54,9 @@ function mark(action, status, done) {
   return settle(action, ids, `${done} ${named(ids)}`);
 }
 
-async function merge(into, others) {
+const merge = (into, others) => inTurn(() => mergeNow(into, others));
+
+async function mergeNow(into, others) {
   const text = `Merged ${named(others)} into “${group(into).name}”`;
   const answer = await settle("merge", [into, ...others], text);
   if (!answer) return;
@@ -61,12 +66,12 @@ async function merge(into, others) {
 }
 
 const act = {
-  keep: () => mark("keep", "kept", "Kept"),
-  drop: () => mark("drop", "dropped", "Dropped"),
-  noise: () => mark("noise", "noise", "Noise:"),
-  open: () => mark("open", "open", "Opened again:"),
-  undo: () => turnBack("undo", "Undone"),
-  redo: () => turnBack("redo", "Redone"),
+  keep: () => inTurn(() => mark("keep", "kept", "Kept")),
+  drop: () => inTurn(() => mark("drop", "dropped", "Dropped")),
+  noise: () => inTurn(() => mark("noise", "noise", "Noise:")),
+  open: () => inTurn(() => mark("open", "open", "Opened again:")),
+  undo: () => inTurn(() => turnBack("undo", "Undone")),
+  redo: () => inTurn(() => turnBack("redo", "Redone")),
   rename: startRename,
   merge: () => {
     if (store.chosen.size > 1) mergeChosen([...store.chosen], merge);
@@ -96,10 +101,7 @@ function go(id) {
 }
 
 async function turnBack(action, done) {
-  if (isBusy) return;
-  isBusy = true;
   const answer = await decide(action, []);
-  isBusy = false;
   if (!answer) return;
   const there = answer.groups.find((one) => one.version !== undefined && list.placeOf(one.id) >= 0 && answer.groups.length <= 3);
   toast(done, { act: action === "undo" ? { label: "Redo", key: "U", run: () => act.redo() } : undoing });
@@ -118,9 +120,7 @@ function startRename() {
     const name = input.value.trim().replace(/\s+/g, " ");
     input.blur();
     detail.draw();
-    if (!isSaved) return;
-    if (name !== one.name && !(await settle("rename", [one.id], `Renamed to “${name}”`, { label: name }))) return;
-    if (isKept) settle("keep", [one.id], `Kept “${name}”`);
+    if (isSaved) await inTurn(() => save(one, name, isKept));
   };
   input.addEventListener("keydown", (event) => {
     event.stopPropagation();
@@ -130,6 +130,12 @@ function startRename() {
   input.addEventListener("blur", () => end(input.value.trim() !== "", false));
   title.replaceWith(input);
   input.select();
+}
+
+async function save(one, name, isKept) {
+  const isNew = name !== one.name;
+  if (isNew && !(await settle("rename", [one.id], `Renamed to “${name}”`, { label: name }))) return;
+  if (isKept) await settle("keep", [one.id], `Kept “${name}”`);
 }
 
 async function openAnother() {
@@ -166,6 +172,7 @@ const KEYS = {
   "/": () => { find("filter").focus(); find("filter").select(); },
   Escape: () => detail.closePeek() || detail.clearSearch() || clearChosen() || document.body.classList.remove("looking"),
 };
+const MOVING = new Set(["j", "k", "ArrowDown", "ArrowUp", "PageDown", "PageUp"]); // while held down
 const PEEK_KEYS = { m: act.mergePeeked, M: act.mergeIntoPeeked, g: act.goPeeked, Enter: null, d: null, n: null, o: null, s: null, r: null, x: null };
 
 function clearChosen() {
@@ -190,7 +197,7 @@ function onKey(event) {
   const run = isNeighbour ? () => act.peek(Number(event.key) - 1) : view.peeked && event.key in PEEK_KEYS ? PEEK_KEYS[event.key] : KEYS[event.key];
   if (!run) return;
   event.preventDefault();
-  run();
+  if (!event.repeat || MOVING.has(event.key)) run();
 }
 
 function drawProgress() {

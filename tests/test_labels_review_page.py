@@ -1,0 +1,443 @@
+"""The review's page in a real browser, by clicking and typing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from labels.journal import read_journal
+from labels.review import JOURNAL
+from labels.review_data import read_review_data
+from labels.review_desk import Desk
+from labels.review_server import ReviewServer
+from labels.review_state import NOISE
+from tests.chromium import start_browser, wait_for
+from tests.hostile import MARK, PAYLOADS
+from tests.review_folder import write_folder
+
+ENTER, ESCAPE, DOWN, SHIFT_ENTER = "\ue007", "\ue00c", "\ue015", "\ue008\ue007\ue000"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    browser = start_browser()
+    yield browser
+    browser.quit()
+
+
+class Review:
+    """A folder, its server, and a page in a tab of the browser."""
+
+    def __init__(self, folder: Path, browser):
+        self.folder, self.browser = folder, browser
+        self.desk = Desk(read_review_data(folder), folder / JOURNAL)
+        self.server = ReviewServer(self.desk, "tickets", 0, lambda address: None)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        browser.get_log("browser")  # of the pages before
+        self.open()
+
+    def open(self) -> None:
+        self.browser.get("about:blank")
+        self.browser.get(self.server.make_address())
+        assert wait_for(lambda: self.all(".texts li"))
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def all(self, css: str) -> list:
+        return self.browser.find_elements("css selector", css)
+
+    def one(self, css: str):
+        assert wait_for(lambda: self.all(css)), css
+        return self.all(css)[0]
+
+    def text(self, css: str) -> str:
+        """What is written in the first such element, seen or not."""
+        return self.browser.execute_script(
+            "return document.querySelector(arguments[0])?.textContent ?? ''", css
+        )
+
+    def click(self, label: str, within: str = "body") -> None:
+        def click() -> bool:
+            return self.browser.execute_script(
+                "const all = [...document.querySelectorAll(arguments[0])].flatMap(e => "
+                "[...e.querySelectorAll('button')]);"
+                "const found = all.find(e => e.textContent.startsWith(arguments[1]) && !e.disabled "
+                "&& e.offsetParent !== null); found?.click(); return Boolean(found)",
+                within, label,
+            )  # fmt: skip
+
+        assert wait_for(click), label
+
+    def type(self, *keys: str) -> None:
+        for key in keys:
+            self.browser.switch_to.active_element.send_keys(key)
+
+    def decided(self, number: int) -> bool:
+        return wait_for(lambda: len(read_journal(self.folder / JOURNAL)) == number)
+
+    def shows(self, css: str, text: str) -> bool:
+        return wait_for(lambda: text in self.text(css))
+
+    @property
+    def current(self) -> str:
+        return self.text(".row.current .name")
+
+    def names(self) -> dict[str, str]:
+        groups = self.desk.review.groups.values()
+        return {group.name: group.status for group in groups if group.id != NOISE}
+
+    def log(self) -> list[dict]:
+        """What went wrong in the page; that an answer is no 200 is none of it."""
+        return [e for e in self.browser.get_log("browser") if e["source"] != "network"]
+
+
+@pytest.fixture
+def review(tmp_path, browser):
+    review = Review(write_folder(tmp_path / "tickets"), browser)
+    yield review
+    assert review.log() == []
+    review.close()
+
+
+def test_keys_alone_do(review):
+    first, second, third = (element.text for element in review.all(".row .name")[:3])
+    assert review.current == first
+    review.type(ENTER)
+    assert review.decided(1)
+    assert wait_for(lambda: review.current == second)
+    review.type("d")
+    assert review.decided(2)
+    assert wait_for(lambda: review.current == third)
+    review.type("n")
+    assert review.decided(3)
+    names = review.names()
+    assert (names[first], names[second], names[third]) == ("kept", "dropped", "noise")
+    assert review.shows("#progress-text", "3 of 12 clusters")
+    review.type("u", "u")
+    assert review.decided(5)
+    assert wait_for(lambda: review.names()[second] == "open")
+    review.type("U")
+    assert review.decided(6)
+    assert review.names()[second] == "dropped"
+
+
+def test_renaming(review):
+    before = review.current
+    review.type("r")
+    review.one("#new-name").send_keys("refund wanted", ENTER)
+    assert review.decided(1)
+    assert review.shows("#detail h1", "refund wanted")
+    assert review.shows(".row.current", "refund wanted")
+    review.type("r")
+    review.one("#new-name").send_keys("changed my mind", ESCAPE)
+    assert review.shows("#detail h1", "refund wanted")
+    review.type("r")
+    review.one("#new-name").send_keys("refund", SHIFT_ENTER)
+    assert review.decided(3)
+    assert review.names()["refund"] == "kept"
+    assert before not in review.names()
+
+
+def test_a_name_that_is_taken_is_told(review):
+    other = review.all(".row .name")[1].text
+    review.type("r")
+    review.one("#new-name").send_keys(other, ENTER)
+    assert review.shows("#toasts", "another cluster is called")
+    assert review.decided(0)
+
+
+def test_merging_by_keys(review):
+    into = review.current
+    review.type("m")
+    assert wait_for(lambda: review.all(".offered li"))
+    other = review.all(".offered .name")[1].text
+    review.type(DOWN, ENTER)
+    assert review.decided(1)
+    assert wait_for(lambda: not review.all("dialog"))
+    assert into in review.names()
+    assert other not in review.names()
+    assert review.shows("#toasts", f"Merged “{other}” into “{into}”")
+    review.click("Undo", ".toast")
+    assert review.decided(2)
+    assert other in review.names()
+
+
+def test_merging_keeps_the_others_name_with_shift(review):
+    mine = review.current
+    review.type("m")
+    other = review.one(".offered .name").text
+    review.type(SHIFT_ENTER)
+    assert review.decided(1)
+    assert other in review.names()
+    assert mine not in review.names()
+
+
+def test_merging_after_a_comparison(review):
+    into = review.current
+    review.type("1")
+    assert wait_for(lambda: len(review.all(".pair .side ol li")) > 4)
+    other = review.all(".pair .side h3")[1].text
+    review.type("m")
+    assert review.decided(1)
+    assert other not in review.names()
+    assert review.current == into
+
+
+def test_several_at_once(review):
+    chosen = [element.text for element in review.all(".row .name")[:3]]
+    review.type("x", "x", "x")
+    assert review.shows("#chosen", "3 chosen")
+    review.type("m", ENTER)
+    assert review.decided(1)
+    assert len(set(chosen) & review.names().keys()) == 1
+    assert len(review.names()) == 10
+    review.type("x", "x", "d")
+    assert review.decided(2)
+    assert list(review.names().values()).count("dropped") == 2
+
+
+def test_splitting_in_parts_and_by_letters(review):
+    review.type("s")
+    assert wait_for(lambda: review.all(".parts .new"))
+    review.one(".parts .new input").send_keys(" a half")
+    review.click("Split", "dialog footer")
+    assert review.decided(1)
+    assert any(name.endswith("a half") for name in review.names())
+    review.type("f", "please")
+    assert wait_for(lambda: review.all(".texts mark"))
+    review.click("Split these off", ".within")
+    assert wait_for(lambda: review.all(".parts .new"))
+    review.click("Split", "dialog footer")
+    assert review.decided(2)
+    assert len(review.names()) == 14
+    assert sum(len(g.points) for g in review.desk.review.groups.values()) == len(
+        review.desk.data.keys
+    )
+
+
+def test_splitting_the_marked_off(review):
+    for place in (0, 1):
+        review.all(".texts input[type=checkbox]")[place].click()
+    review.click("Split 2 marked off", ".within")
+    assert wait_for(lambda: review.all(".parts .new"))
+    review.click("Split", "dialog footer")
+    assert review.decided(1)
+    assert len(review.names()) == 13
+
+
+def test_by_mouse(review):
+    review.all(".row .name")[2].click()
+    name = review.current
+    assert review.shows("#detail h1", name)
+    review.click("Drop", ".actions")
+    assert review.decided(1)
+    assert review.names()[name] == "dropped"
+    review.click("Dropped", "#statuses")
+    assert wait_for(lambda: review.current == name)
+    review.click("Reopen", ".actions")
+    assert review.decided(2)
+    assert review.names()[name] == "open"
+
+
+def test_searching(review):
+    name = review.all(".row .name")[3].text
+    review.type("/", name)
+    assert wait_for(lambda: [e.text for e in review.all(".row .name")] == [name])
+    assert review.current == name
+    review.type(ENTER, ENTER)
+    assert review.decided(1)
+    assert review.names()[name] == "kept"
+
+
+def test_noise_can_be_looked_at_and_split(review):
+    review.click("Noise", "#statuses")
+    assert review.shows("#detail h1", "Noise")
+    review.type("s")
+    review.one("dialog .setting input").send_keys("please")
+    assert wait_for(lambda: review.all(".parts .new"))
+    review.click("Split", "dialog footer")
+    assert review.decided(1)
+    assert len(review.names()) == 13
+
+
+def test_finishing(review):
+    review.click("Finish", "#tools")
+    assert review.shows("dialog", "12 clusters have not been looked at")
+    review.click("Finish", "dialog footer")
+    assert review.shows("#banner", "The review is finished")
+    assert review.server.is_finished
+
+
+def test_history_undoes_any_decision_that_stands(review):
+    first = review.current
+    review.type(ENTER)
+    assert review.decided(1)
+    wait_for(lambda: review.current != first)
+    review.type("d")
+    assert review.decided(2)
+    review.type("h")
+    assert wait_for(lambda: len(review.all(".history li")) == 2)
+    review.all(".history li")[1].find_elements("css selector", "button")[-1].click()
+    assert review.decided(3)
+    assert review.names()[first] == "open"
+    review.type(ESCAPE)
+
+
+DEAF = """
+const ask = fetch;
+window.fetch = (path, set) => path === "/api/changes" ? new Promise(() => {}) : ask(path, set);
+"""
+
+
+def test_two_pages_do_not_overwrite_each_other(review):
+    """The second page hears nothing of the first, as when both act in the same moment."""
+    browser, first = review.browser, review.browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    second = browser.current_window_handle
+    browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": DEAF})
+    review.open()
+    assert review.text("#page-name") == "page 2"
+    try:
+        browser.switch_to.window(first)
+        review.type("r")
+        review.one("#new-name").send_keys("named first", ENTER)
+        assert review.decided(1)
+        browser.switch_to.window(second)
+        assert review.current != "named first"
+        review.type("r")
+        review.one("#new-name").send_keys("named second", ENTER)
+        assert review.shows("#toasts", "Not done, the cluster has changed meanwhile. page 1")
+        assert review.shows("#toasts", "to “named first”")
+        assert review.shows("#detail h1", "named first")
+        assert review.shows(".row.current", "named first")
+        assert review.decided(1)
+    finally:
+        browser.switch_to.window(second)
+        browser.close()
+        browser.switch_to.window(first)
+    assert "named first" in review.names()
+
+
+def test_pages_show_each_others_decisions(review):
+    browser, first = review.browser, review.browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    try:
+        review.open()
+        review.type("r")
+        review.one("#new-name").send_keys("from page 2", ENTER)
+        assert review.decided(1)
+        browser.close()
+    finally:
+        browser.switch_to.window(first)
+    assert review.shows(".row.current", "from page 2")
+    assert review.shows("#detail h1", "from page 2")
+
+
+def test_an_address_opens_once_and_a_reload_stays(review):
+    review.browser.refresh()
+    assert wait_for(lambda: review.all(".texts li"))
+    assert "#" not in review.browser.current_url
+    first = review.browser.current_window_handle
+    review.browser.switch_to.new_window("tab")
+    review.browser.get(f"http://127.0.0.1:{review.server.server_address[1]}/#wrong")
+    assert review.shows("#banner", "whole address")
+    assert not review.all(".row")
+    review.browser.close()
+    review.browser.switch_to.window(first)
+
+
+def test_hostile_texts_and_names_run_nothing(tmp_path, browser):
+    hostile = [payload.format(run=MARK, url="http://127.0.0.1:9") for payload in PAYLOADS]
+    folder = write_folder(
+        tmp_path / "tickets",
+        texts=dict(enumerate(hostile * 12)),
+        labels=dict(enumerate(hostile[:12])),
+    )
+    review = Review(folder, browser)
+    review.click("All", "#statuses")
+    for key in ("1", ESCAPE, "m", ESCAPE, "s", ESCAPE, "j", "e", "h", ESCAPE, "r", ENTER, "x", "x"):
+        review.type(key)
+        wait_for(lambda: False, 0.1)
+    review.type("f", "script")
+    wait_for(lambda: review.all("mark"))
+    assert review.browser.execute_script("return document.documentElement.dataset.ran") is None
+    assert not review.all("main script, main iframe, main img, main svg, main style, dialog script")
+    assert "<script>" in review.text("main")
+    assert review.log() == []
+    review.close()
+
+
+def test_a_killed_server_loses_nothing(tmp_path, browser):
+    folder = write_folder(tmp_path / "tickets")
+    argv = [sys.executable, "-m", "labels.review", str(folder)]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    for turn in range(2):
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        told = ""
+        while "review: " not in told:
+            told += (line := process.stdout.readline())
+            assert line, told
+        assert ("1 decisions made before" in told) == (turn == 1)
+        address = re.search(r"http://\S+", told)
+        assert address is not None
+        browser.get("about:blank")
+        browser.get(address[0])
+        seen = wait_for(
+            lambda: browser.execute_script("return document.querySelectorAll('.texts li').length")
+        )
+        assert seen
+        text = browser.execute_script("return document.querySelector('#progress-text').textContent")
+        assert text.startswith(f"{turn} of 12 clusters")
+        browser.switch_to.active_element.send_keys(ENTER)
+        assert wait_for(lambda: len(read_journal(folder / JOURNAL)) == turn + 1)  # noqa: B023
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    browser.switch_to.active_element.send_keys("d")
+    banner = "return document.querySelector('#banner').textContent"
+    assert wait_for(lambda: "does not answer" in browser.execute_script(banner))
+    assert len(read_journal(folder / JOURNAL)) == 2
+    browser.get("about:blank")
+    browser.get_log("browser")
+
+
+PRESS = """
+const [key, done] = arguments, began = performance.now();
+const before = document.querySelector('.row.current .name').textContent;
+const look = () => document.querySelector('.row.current .name').textContent !== before
+  && document.querySelector('#detail h1').textContent.length
+  && document.querySelectorAll('.texts li').length
+  ? done(performance.now() - began) : requestAnimationFrame(look);
+document.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+look();
+"""
+
+
+@pytest.mark.slow
+def test_two_thousand_clusters_are_quick(tmp_path, browser, capsys):
+    """First paint under 2 s, an action under 200 ms; with some slack for a busy machine."""
+    review = Review(write_folder(tmp_path / "many", 2_000, 20), browser)
+    paint = browser.execute_script(
+        "return [performance.getEntriesByName('first-contentful-paint')[0].startTime, "
+        "performance.getEntriesByName('ready')[0].startTime]"
+    )
+    times = {key: [] for key in ("Enter", "d", "n", "j")}
+    for _ in range(10):
+        for key, took in times.items():
+            took.append(browser.execute_async_script(PRESS, key))
+    medians = {key: sorted(took)[5] for key, took in times.items()}
+    with capsys.disabled():
+        print(f"\nfirst paint {paint[0]:.0f} ms, list {paint[1]:.0f} ms, actions {medians} ms")
+    assert paint[1] < 4_000
+    assert max(medians.values()) < 400
+    review.close()
