@@ -219,7 +219,8 @@ class Journal:
                 written += file.write(content[written:])
             os.fsync(file.fileno())
             if self._end == 0:
-                sync_folder(self.path.parent)  # the file may be new
+                sync_folder(self.path.parent)  # the file may be new,
+                sync_folder(self.path.parent.parent)  # and its folder
         except BaseException:
             file.truncate(self._end)
             raise

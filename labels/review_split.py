@@ -72,7 +72,7 @@ def _in_parts(data: ReviewData, points: np.ndarray, num: Any) -> list[np.ndarray
     if type(num) is not int or not 2 <= num <= _MOST_PARTS:
         raise Refused(f"in 2 to {_MOST_PARTS} parts")
     if len(points) < num:
-        raise Refused(f"it has {len(points)} different texts")
+        raise Refused(f"it has fewer than {num} different texts")
     from sklearn.cluster import KMeans
 
     sampled = points[:: -(-len(points) // _MOST_SAMPLED)]

@@ -41,13 +41,16 @@ def test_what_is_appended_is_read_again(tmp_path):
 
 def test_it_is_on_the_disk_before_the_maker_is_told(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
-    path = tmp_path / "journal.jsonl"
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd)))
+    path = tmp_path / "review" / "journal.jsonl"
     journal = Journal(path)
-    for _ in range(3):
+    for turn in range(3):
         append(journal)
-        assert synced[-1] == path.stat().st_size
-    assert len(synced) == 3
+        sizes = [s.st_size for s in synced if s.st_ino == path.stat().st_ino]
+        assert len(sizes) == turn + 1
+        assert sizes[-1] == path.stat().st_size
+    folders = {path.parent.stat().st_ino, tmp_path.stat().st_ino}
+    assert folders <= {s.st_ino for s in synced}  # they have new names in them
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):

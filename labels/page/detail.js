@@ -1,7 +1,7 @@
 // The cluster that is looked at: what it is called, what is in it, what is like it.
 
 import { ask, isFine } from "./api.js";
-import { bdi, button, commonWords, compared, count, find, make, share } from "./dom.js";
+import { bdi, button, commonWords, compared, count, counted, find, make, share } from "./dom.js";
 import { NOISE, group, store } from "./store.js";
 
 const SHOWN = { open: "open", kept: "kept", dropped: "dropped", noise: "noise" };
@@ -52,7 +52,7 @@ export function draw() {
 
 function drawHead(one) {
   const isNoise = one.id === NOISE;
-  const facts = [`${count(one.size)} documents`, `${count(one.texts)} different texts`];
+  const facts = [counted(one.size, "document"), counted(one.texts, "different text")];
   if (!isNoise) facts.push(`cohesion ${share(one.cohesion)}`);
   return make("header", { className: `head ${one.status}` },
     make("div", { className: "title" },
@@ -106,7 +106,7 @@ function drawTexts(one) {
   const known = view.detail ? commonWords(view.detail.examples.map((document) => document.text)) : null;
   const all = listed.length >= one.texts;
   return make("section", { className: "texts" },
-    make("h2", {}, view.found ? `${count(view.found.num)} texts, ${count(view.found.size)} documents` : all ? "All texts" : "From the most to the least typical",
+    make("h2", {}, view.found ? `${counted(view.found.num, "text")}, ${counted(view.found.size, "document")}` : all ? "All texts" : "From the most to the least typical",
       make("small", {}, "what most of them lack is set off")),
     make("div", { className: "within" },
       make("input", { id: "within", type: "search", placeholder: "Find in this cluster", "aria-label": "Find in this cluster", value: view.query, autocomplete: "off", spellcheck: false, on: { input: onType, compositionend: onType } }),
@@ -184,7 +184,7 @@ function drawCompared(one) {
   if (!other) return make("p", { className: "empty" }, "That cluster is not there any more.");
   const side = (it, detail, others) => make("div", { className: "side" },
     make("h3", {}, bdi(it.name)),
-    make("p", { className: "facts" }, `${count(it.size)} documents · cohesion ${share(it.cohesion)}${it.status === "open" ? "" : ` · ${it.status}`}`),
+    make("p", { className: "facts" }, `${counted(it.size, "document")} · cohesion ${share(it.cohesion)}${it.status === "open" ? "" : ` · ${it.status}`}`),
     make("ul", { className: "plain-words" }, ...(detail?.words ?? []).map(([word]) => make("li", { className: others.has(word) ? "shared" : "" }, bdi(word)))),
     make("ol", {}, ...(detail?.examples ?? []).map((document) => make("li", {}, compared(document.text, view.texts)))));
   const own = new Set((view.detail?.words ?? []).map(([word]) => word));

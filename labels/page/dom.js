@@ -83,6 +83,9 @@ function foreign(text, known) {
 
 const NUMBER = new Intl.NumberFormat("en");
 export const count = (number) => NUMBER.format(number);
+
+/** "1 text", "2 texts". */
+export const counted = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 export const share = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
 
 let closeToast = null;

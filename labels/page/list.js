@@ -1,6 +1,6 @@
 // The list of clusters: filtered, sorted, and only as many rows in the page as can be seen.
 
-import { bdi, count, find, make, share, visible } from "./dom.js";
+import { bdi, count, counted, find, make, share, visible } from "./dom.js";
 import { NOISE, group, progress, store } from "./store.js";
 
 const ROW = 62; // pixels, as in review.css
@@ -104,7 +104,7 @@ function fill() {
     chip.querySelector(".number").textContent = count(number[chip.dataset.status]);
   }
   const documents = shown.reduce((sum, id) => sum + group(id).size, 0);
-  find("count").textContent = `${count(documents)} documents`;
+  find("count").textContent = counted(documents, "document");
   draw();
 }
 

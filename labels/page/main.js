@@ -3,7 +3,7 @@
 import { ask, decide, enter, follow, isFine, showBanner } from "./api.js";
 import * as detail from "./detail.js";
 import { chooseMerge, mergeChosen, showHistory, showKeys } from "./dialogs.js";
-import { bdi, button, count, find, isDialogOpen, make, openDialog, toast } from "./dom.js";
+import { bdi, button, count, counted, find, isDialogOpen, make, openDialog, toast } from "./dom.js";
 import * as list from "./list.js";
 import { openSplit } from "./split.js";
 import { NOISE, group, onChange, progress, store, take } from "./store.js";
@@ -151,7 +151,7 @@ async function openAnother() {
 function confirmFinish() {
   const { number } = progress();
   openDialog("Finish the review", (close) => [
-    make("p", {}, number.open ? `${count(number.open)} clusters have not been looked at; they keep their names.` : "Every cluster has been looked at."),
+    make("p", {}, number.open ? `${counted(number.open, "cluster")} not looked at yet; what is open keeps its name.` : "Every cluster has been looked at."),
     make("p", {}, "The server stops, and ", make("code", {}, "labels run"), " goes on with what was decided. You can review again at any time."),
     make("footer", {}, button("Finish", "", async () => {
       const answer = await ask("finish");
@@ -206,7 +206,7 @@ function drawProgress() {
   const clusters = number.open + number.kept + number.dropped + number.noise;
   const part = (100 * (documents - sum.open)) / documents;
   find("bar").replaceChildren(...["kept", "dropped", "noise"].map((status) => {
-    const piece = make("span", { className: status, title: `${status}: ${count(number[status])} clusters, ${count(sum[status])} documents` });
+    const piece = make("span", { className: status, title: `${status}: ${counted(number[status], "cluster")}, ${counted(sum[status], "document")}` });
     piece.style.width = `${(100 * sum[status]) / documents}%`;
     return piece;
   }));
@@ -219,7 +219,7 @@ function drawChosen() {
   const ids = [...store.chosen].filter(group);
   const documents = ids.reduce((sum, id) => sum + group(id).size, 0);
   find("chosen").replaceChildren(
-    make("span", {}, `${count(ids.length)} chosen · ${count(documents)} documents`),
+    make("span", {}, `${count(ids.length)} chosen · ${counted(documents, "document")}`),
     button("Keep", "⏎", act.keep), button("Merge", "m", act.merge, { disabled: ids.length < 2 }), button("Drop", "d", act.drop), button("Noise", "n", act.noise),
     button("Clear", "Esc", clearChosen, { className: "quiet" }));
 }

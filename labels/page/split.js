@@ -1,7 +1,7 @@
 // Taking a cluster apart: choose a way, see what it makes, name the parts, do it.
 
 import { ask, decide } from "./api.js";
-import { bdi, button, compared, count, make, openDialog, toast, visible } from "./dom.js";
+import { bdi, button, compared, count, counted, make, openDialog, toast, visible } from "./dom.js";
 import { NOISE, group, store } from "./store.js";
 
 const WAYS = { holding: "Those that hold", parts: "In parts", unmerged: "As before merging", points: "Those marked" };
@@ -78,7 +78,7 @@ function drawSetting(state, show) {
 function drawParts(answer, state) {
   const query = state.way === "holding" ? state.text : "";
   const part = (one, head, className) => make("section", { className }, head,
-    make("span", { className: "size" }, `${count(one.size)} documents`),
+    make("span", { className: "size" }, counted(one.size, "document")),
     make("ol", {}, ...one.texts.map((text) => make("li", {}, query ? compared(text, null, query) : bdi(text)))));
   return [
     ...answer.parts.map((one, i) => part(one, make("input", { value: one.name, maxLength: 200, "aria-label": `Name of part ${i + 1}`, spellcheck: false }), "new")),
