@@ -35,3 +35,17 @@ def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
     while not (got := what()) and time.monotonic() < end:
         time.sleep(0.02)
     return got
+
+
+def type_keys(browser: Any, keys: str) -> None:
+    """Into what has the focus, as soon as it lasts: a page may put another in its place."""
+    from selenium.common.exceptions import StaleElementReferenceException
+
+    def is_typed() -> bool:
+        try:
+            browser.switch_to.active_element.send_keys(keys)
+        except StaleElementReferenceException:
+            return False
+        return True
+
+    assert wait_for(is_typed)

@@ -18,7 +18,7 @@ from labels.review_data import read_review_data
 from labels.review_desk import Desk
 from labels.review_server import ReviewServer
 from labels.review_state import NOISE
-from tests.chromium import start_browser, wait_for
+from tests.chromium import start_browser, type_keys, wait_for
 from tests.hostile import MARK, PAYLOADS
 from tests.review_folder import write_folder
 
@@ -79,7 +79,7 @@ class Review:
 
     def type(self, *keys: str) -> None:
         for key in keys:
-            self.browser.switch_to.active_element.send_keys(key)
+            type_keys(self.browser, key)
 
     def decided(self, number: int) -> bool:
         """Whether so many decisions are made, in the journal and by the desk."""
@@ -402,12 +402,12 @@ def test_a_killed_server_loses_nothing(tmp_path, browser):
         assert seen
         text = browser.execute_script("return document.querySelector('#progress-text').textContent")
         assert text.startswith(f"{turn} of 12 clusters")
-        browser.switch_to.active_element.send_keys(ENTER)
+        type_keys(browser, ENTER)
         assert wait_for(lambda: len(read_journal(folder / JOURNAL)) == turn + 1)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    browser.switch_to.active_element.send_keys("d")
+    type_keys(browser, "d")
     banner = "return document.querySelector('#banner').textContent"
     assert wait_for(lambda: "does not answer" in browser.execute_script(banner))
     assert len(read_journal(folder / JOURNAL)) == 2
