@@ -99,14 +99,14 @@ def step_flops(
 
     Forward 2 · 4 · H · (D + H) for each token, layer and direction (D inputs, H units: four gates,
     each a product with the input and one with the state, a multiplication and an addition each)
-    and 2 · F · C for each document (F pooled features, C classes); the backward pass takes twice
-    the forward. Gathers, gates' functions, dropout and Adam count as nothing.
+    and 2 · F · C for each document (F features that the classifier sees, C classes); the backward
+    pass takes twice the forward. Gathers, gates' functions, dropout and Adam count as nothing.
 
     Args:
       num_tokens: with the padding.
 
-    >>> step_flops(ModelConfig(embedding_dim=3, hidden=2, bidirectional=False, pooling="last"),
-    ...            num_tokens=10, num_docs=1, num_classes=5)
+    >>> step_flops(ModelConfig(embedding_dim=3, hidden=2, bidirectional=False, pooling="last",
+    ...            bag=False), num_tokens=10, num_docs=1, num_classes=5)
     2460.0
     """
     num_directions = 2 if config.bidirectional else 1
@@ -115,4 +115,5 @@ def step_flops(
         per_token += num_directions * 2 * 4 * config.hidden * (inputs + config.hidden)
         inputs = config.hidden * num_directions
     features = 2 * inputs if config.pooling == "max_mean" else inputs
+    features += config.embedding_dim * config.bag + config.pairs_dim * bool(config.pairs)
     return 3.0 * (num_tokens * per_token + num_docs * 2 * features * num_classes)

@@ -16,6 +16,7 @@ from bench.feed import Corpus, Epoch, Feed, build_source, time_encode
 from bench.steps import Network, build_network, build_run
 from bench.timing import Timing, time_in_turns
 from model.made_up import make_batch, repeat_batches
+from model.run import describe_words
 from tfdata.pipeline import Batch
 
 Row = dict[str, Any]
@@ -25,11 +26,13 @@ def build_networks(
     corpus: Corpus, routes: Sequence[str], variants: Sequence[str], precision: str
 ) -> dict[str, Network]:
     """By route, then by variant; with the classes and the vocabulary of the corpus."""
+    parts = describe_words(corpus.vocabulary, corpus.flags.tokenizer, corpus.flags.model)
     pairs = [(route, None) for route in routes] + [(routes[0], name) for name in variants]
     return {
         variant or route: build_network(
             corpus.flags, route, precision, variant, vocab_size=len(corpus.vocabulary),
             num_classes=len(corpus.shard_set.labels), unknown_id=corpus.vocabulary.unknown_id,
+            parts=parts,
         )
         for route, variant in pairs
     }  # fmt: skip

@@ -14,8 +14,9 @@ from model.config import ModelConfig
 from model.flags import Flags
 from model.lstm import count_blocks
 from model.network import find_routes
-from model.optimizer import Adam, is_lazy_faster
+from model.optimizer import Adam, choose_lazy
 from model.step import build_train_chunk
+from model.words import WordParts
 from shortline import UserError
 
 VARIANTS: dict[str, float | None] = {
@@ -80,7 +81,7 @@ def choose_variants(asked: Sequence[str], has_gpu: bool, config: ModelConfig) ->
 
 def build_network(
     flags: Flags, route: str, precision: str, variant: str | None = None, *, vocab_size: int,
-    num_classes: int, unknown_id: int,
+    num_classes: int, unknown_id: int, parts: WordParts | None = None,
 ) -> Network:  # fmt: skip
     """Call it under the strategy scope, like all of this file.
 
@@ -93,7 +94,7 @@ def build_network(
     classifier = kind(
         config, vocab_size=vocab_size, num_classes=num_classes, unknown_id=unknown_id,
         route="keras" if variant == "keras_cudnn" else route, precision=precision,
-        seed=flags.train.seed,
+        seed=flags.train.seed, parts=parts,
     )  # fmt: skip
     if variant == "keras_cudnn":
         for layer in itertools.chain(*classifier.lstms):
@@ -115,11 +116,11 @@ def build_run(
     input signature and is traced here, so that no shape of batch makes TensorFlow trace it again.
     """
     config = network.flags.train
-    route, vocab_size = network.classifier.route, network.classifier.vocab_size
-    num_blocks = count_blocks(route, num_rows)
+    classifier = network.classifier
+    num_blocks = count_blocks(classifier.route, num_rows)
     on_cpu = not tf.config.list_logical_devices("GPU")
-    is_lazy = on_cpu and is_lazy_faster(num_rows * num_tokens, vocab_size)
-    network.optimizer.begin(network.step, is_lazy)
+    lazy = choose_lazy(num_rows * num_tokens, classifier.weights_by_name) if on_cpu else ()
+    network.optimizer.begin(network.step, lazy)
     train_chunk = build_train_chunk(
         network.classifier, network.optimizer, iterator,
         seed=config.seed, label_smoothing=config.label_smoothing, num_blocks=num_blocks,

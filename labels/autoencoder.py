@@ -18,6 +18,7 @@ from model.lstm import build_lstm, run_lstm
 from model.noise import uniform_rows
 from model.pooling import max_inside, sum_inside
 from model.step import Outcome
+from model.words import Table, TakeRows
 
 _MOST_WHOLE = 2_048
 """Token ids up to which the loss is over all of them; above, over a sample of as many."""
@@ -99,8 +100,16 @@ class Autoencoder(keras.layers.Layer):
         states_TBH = run_lstm(self.decoder, tf.concat([x_TBE, code_TBC], axis=-1), self.route)
         return tf.transpose(tf.concat([states_TBH, code_TBC], axis=-1), [1, 0, 2])
 
-    def reconstruct(self, batch: Any, token_ids, noise, first_row, num_blocks, table) -> Outcome:
+    def find_rows(self, token_ids: tf.Tensor, take: TakeRows) -> tuple[tf.Tensor, Table]:
+        """int32[B, T] as places among the rows that `take` gives, the unknown word's the first."""
+        unknown = tf.constant([self.unknown_id])
+        flat = tf.concat([unknown, tf.reshape(token_ids, [-1])], axis=0)
+        table, places = take("embedding", flat)
+        return tf.reshape(places[1:], tf.shape(token_ids)), table
+
+    def reconstruct(self, batch: Any, noise, first_row, num_blocks, found) -> Outcome:
         """The loss of each document, a mean over its tokens: for `model.step`."""
+        token_ids, table = (batch.token_ids, None) if found is None else found
         num_docs, width = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
         losses = []
         for block in range(num_blocks):

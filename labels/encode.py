@@ -20,7 +20,7 @@ from labels.autoencoder import Autoencoder
 from labels.config import EncodeConfig
 from model.config import TrainConfig
 from model.lstm import choose_route, count_blocks
-from model.optimizer import Adam, is_lazy_faster
+from model.optimizer import Adam, choose_lazy
 from model.step import build_train_chunk
 from tfdata.config import PipelineConfig, TokenizerConfig
 from tfdata.encode import Encoder
@@ -67,7 +67,7 @@ class HeldWindow:
 
 def tokenize(texts: pa.ChunkedArray, config: EncodeConfig) -> Tokens:
     """Vocabulary and token ids of texts string[P]."""
-    tokenizer = TokenizerConfig(vocab_size=config.encode_vocab)
+    tokenizer = TokenizerConfig(vocab_size=config.encode_vocab, stems=0)
     builder = VocabularyBuilder(tokenizer)
     batches = [
         piece.combine_chunks() if isinstance(piece, pa.ChunkedArray) else piece
@@ -103,7 +103,8 @@ def train(tokens: Tokens, trained: Window, config: EncodeConfig, route: str) -> 
     optimizer = Adam(network.weights_by_name, training, num_steps, scale_loss=False)
     most_tokens = config.encode_batch * max(tokens.buckets.widths)
     has_gpu = route.startswith("cudnn")
-    optimizer.begin(0, not has_gpu and is_lazy_faster(most_tokens, network.vocab_size))
+    weights = network.weights_by_name
+    optimizer.begin(0, () if has_gpu else choose_lazy(most_tokens, weights))
     source: Any = HeldWindow(trained)
     feed = BatchFeed(source, tokens.buckets, seed=config.seed, class_weights=np.ones(1))
     with contextlib.closing(feed):

@@ -22,7 +22,7 @@ from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.lstm import count_blocks
 from model.made_up import make_batch, repeat_batches
-from model.optimizer import Adam, is_lazy_faster
+from model.optimizer import Adam, choose_lazy
 from model.startup import warm_up
 from model.step import ChunkMetrics, build_train_chunk
 
@@ -141,8 +141,9 @@ def _build_step(
         batch_type, num_docs, num_tokens,
         vocab_size=classifier.vocab_size, num_classes=classifier.num_classes,
     )  # fmt: skip
-    is_lazy = not has_gpu and is_lazy_faster(size * num_tokens, classifier.vocab_size)
-    optimizer.begin(0, is_lazy)
+    weights = classifier.weights_by_name
+    lazy_tables = () if has_gpu else choose_lazy(size * num_tokens, weights)
+    optimizer.begin(0, lazy_tables)
     train_chunk = build_train_chunk(
         classifier, optimizer, repeat_batches([batch]),
         seed=training.seed, label_smoothing=training.label_smoothing,
@@ -150,7 +151,7 @@ def _build_step(
     )  # fmt: skip
 
     def run(first_step: int, num_steps: int) -> ChunkMetrics:
-        optimizer.begin(first_step, is_lazy)  # the variables were put back since
+        optimizer.begin(first_step, lazy_tables)  # the variables were put back since
         return train_chunk(first_step, num_steps)
 
     return run

@@ -24,9 +24,9 @@ from model.losses import class_weights
 from model.lstm import count_blocks
 from model.made_up import make_batch, repeat_batches
 from model.network import build_network, settle_precision, settle_route
-from model.optimizer import Adam, is_lazy_faster
+from model.optimizer import Adam, choose_lazy
 from model.origin import describe_origin
-from model.run import RunPaths, complete_run, create_run, restore_last
+from model.run import RunPaths, complete_run, create_run, describe_words, restore_last
 from model.startup import StartupClock, warm_up
 from model.state import State
 from model.step import ChunkMetrics, Predictions, build_train_chunk
@@ -90,7 +90,9 @@ def open_data(flags: Flags) -> ShardSet:
     if len(inputs) == 1 and is_shard_set(inputs[0]):
         return open_shards(inputs[0])
     # what only encoding needs is not part of the cache's key
-    counted = dataclasses.replace(flags.tokenizer, max_len=None, truncate="right", unknown="map")
+    counted = dataclasses.replace(
+        flags.tokenizer, max_len=None, truncate="right", unknown="map", stems=0
+    )
     return ingest_cached(inputs or [generate_cached(flags.docs)], flags.ingest, counted)
 
 
@@ -202,6 +204,7 @@ def choose_network(
     return build_network(
         flags.model, flags.train, route, precision, vocab_size=len(vocabulary),
         num_classes=len(shard_set.labels), unknown_id=vocabulary.unknown_id, num_steps=num_steps,
+        parts=describe_words(vocabulary, flags.tokenizer, flags.model),
     )  # fmt: skip
 
 
@@ -274,8 +277,8 @@ def prepare_steps(
     """
     buckets, config = data.buckets, flags.train
     most_tokens = max(map(operator.mul, buckets.sizes, buckets.widths))
-    is_lazy = not devices.has_gpu and is_lazy_faster(most_tokens, classifier.vocab_size)
-    optimizer.begin(step, is_lazy)
+    weights = classifier.weights_by_name
+    optimizer.begin(step, () if devices.has_gpu else choose_lazy(most_tokens, weights))
     num_rows = min(buckets.sizes) // devices.strategy.num_replicas_in_sync
     return functools.partial(
         build_train_chunk, classifier, optimizer, seed=config.seed,

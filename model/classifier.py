@@ -1,6 +1,8 @@
-"""Token ids to logits: embedding → stacked LSTM → pooling → dense.
+"""Token ids to logits: words → stacked LSTM → pooling → dense, and past the LSTM the bag of words
+and of pairs.
 
-Legend: B documents, T tokens, E embedding, H hidden units (of all directions), C classes.
+Legend: B documents, T tokens, E embedding, H hidden units (of all directions), P a pair's vector,
+C classes, F features.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from model.config import ModelConfig
 from model.lstm import build_lstm, run_lstm, run_stack
 from model.noise import dropout, dropout_tokens, uniform_rows
 from model.pooling import max_inside, sum_inside
+from model.words import Found, TakeRows, WordParts, Words
 
 _SITES = 16  # random tables of a step: word dropout, then one a layer
+_FORGOTTEN = 0.3  # of the tokens that are dropped: not even their stem is left
 
 
 class Classifier(keras.layers.Layer):
@@ -29,19 +33,17 @@ class Classifier(keras.layers.Layer):
         route: str,
         precision: str = "float32",
         seed: int = 0,
+        parts: WordParts | None = None,
     ):
-        """Makes all weights at once, under the strategy scope the caller is in."""
+        """Makes all weights at once, under the strategy scope the caller is in.
+
+        Args:
+          parts: of the vocabulary's words, without which words have neither stems nor pieces.
+        """
         super().__init__(name="classifier", dtype=precision)
         self.config, self.route = config, route
         self.vocab_size, self.num_classes = vocab_size, num_classes
-        self.unknown_id = unknown_id
-        self.embedding = keras.layers.Embedding(
-            vocab_size,
-            config.embedding_dim,
-            name="embedding",
-            embeddings_initializer=keras.initializers.RandomUniform(-0.05, 0.05, seed),
-        )
-        self.embedding.build((None, None))
+        self.words = Words(config, vocab_size, unknown_id, parts, seed)
         directions = ("forward", "backward") if config.bidirectional else ("forward",)
         self.lstms: list[list[keras.layers.LSTM]] = []
         width = config.embedding_dim
@@ -61,13 +63,16 @@ class Classifier(keras.layers.Layer):
             dtype="float32",
             kernel_initializer=keras.initializers.GlorotUniform(seed + 1),
         )
-        self.dense.build((None, 2 * width if config.pooling == "max_mean" else width))
+        num_features = 2 * width if config.pooling == "max_mean" else width
+        num_features += config.embedding_dim if config.bag else 0
+        num_features += config.pairs_dim if config.pairs else 0
+        self.dense.build((None, num_features))
         self.built = True
 
     @property
     def weights_by_name(self) -> dict[str, tf.Variable]:
         """The weights in Keras's layouts, by a name that does not depend on the route."""
-        named = {"embedding": self.embedding.embeddings}
+        named: dict[str, keras.Variable] = dict(self.words.tables)
         for layers in self.lstms:
             for layer in layers:
                 named[f"{layer.name}/kernel"] = layer.cell.kernel
@@ -77,8 +82,9 @@ class Classifier(keras.layers.Layer):
         return {name: variable.value for name, variable in named.items()}
 
     def call(
-        self, token_ids, lengths, dropout_seed=None, first_row=0, num_blocks=1, table=None
-    ) -> tf.Tensor:
+        self, token_ids, lengths, dropout_seed=None, first_row=0, num_blocks=1,
+        found: Found | None = None,
+    ) -> tf.Tensor:  # fmt: skip
         """int32[B, T], int32[B] → logits float32[B, C].
 
         Args:
@@ -87,41 +93,49 @@ class Classifier(keras.layers.Layer):
           num_blocks: computes the rows in so many parts, side by side on the cores of a CPU, each
             cut to its own longest text: worth most where the rows are sorted by length. At most B,
             as the fused kernel's gradient for no rows at all is whatever is in memory.
-          table: float32[U, E], rows of the embedding that token_ids count in, its first for
-            unknown words, in place of all of it.
+          found: the tokens and their rows, as of `find`, which is called where it is None.
         """
-        if table is None:
-            table, unknown_id = self.embedding.embeddings.value, self.unknown_id
-        else:
-            unknown_id = 0
         # A GPU has next to no int32 kernels: TensorFlow would fetch the numbers at every step
-        token_ids, lengths = tf.cast(token_ids, tf.int64), tf.cast(lengths, tf.int64)
-        num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
+        lengths = tf.cast(lengths, tf.int64)
+        found = self.find(token_ids) if found is None else found
+        vectors = found.vectors()
+        num_docs, num_tokens = tf.shape(found.token_ids)[0], tf.shape(found.token_ids)[1]
         if num_blocks == 1:
             noise = dropout_seed, first_row, num_tokens
-            return self._logits(token_ids, lengths, noise, table, unknown_id)
+            return self._logits(found, vectors, lengths, noise)
         logits = []
         for block in range(num_blocks):
             rows = slice(num_docs * block // num_blocks, num_docs * (block + 1) // num_blocks)
-            width = tf.reduce_max(tf.concat([lengths[rows], [1]], axis=0))
-            ids = token_ids[rows, : tf.cast(width, tf.int32)]
+            width = tf.cast(tf.reduce_max(tf.concat([lengths[rows], [1]], axis=0)), tf.int32)
+            part = found._replace(token_ids=found.token_ids[rows, :width])
+            if found.pairs is not None:
+                part = part._replace(pairs=found.pairs[rows, :width])
             noise = dropout_seed, first_row + rows.start, num_tokens
-            logits.append(self._logits(ids, lengths[rows], noise, table, unknown_id))
+            logits.append(self._logits(part, vectors, lengths[rows], noise))
         return tf.concat(logits, axis=0)
 
-    def _logits(self, token_ids, lengths, noise, table, unknown_id) -> tf.Tensor:
+    def find(self, token_ids: tf.Tensor) -> Found:
+        """int32[B, T] → the batch's tokens, and the rows of the tables that it reads."""
+        token_ids = tf.cast(token_ids, tf.int64)
+        # On a GPU, finding out which rows those are would take longer than reading all
+        is_whole = self.route == "cudnn" or not self.words.has_parts
+        return self.words.find(token_ids) if is_whole else self.words.find_rows(token_ids)
+
+    def find_rows(self, token_ids: tf.Tensor, take: TakeRows) -> Found:
+        """What `call` needs of int32[B, T], from the rows of tables that `take` gives."""
+        return self.words.find_rows(tf.cast(token_ids, tf.int64), take)
+
+    def _logits(self, found: Found, vectors_UE, lengths, noise) -> tf.Tensor:
         """As `call`; noise: dropout_seed, first_row, and the tokens that the batch is padded to."""
         dropout_seed, first_row, row_tokens = noise
         config = self.config
-        num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
-        if dropout_seed is not None and config.word_dropout:
-            uniform = uniform_rows(num_docs, row_tokens, _site(dropout_seed, 0), first_row)
-            dropped = uniform[:, :num_tokens] < config.word_dropout
-            token_ids = tf.where(dropped, tf.constant(unknown_id, tf.int64), token_ids)
+        token_ids = self._drop_words(found, noise)
         # A gather, where a transpose of integers makes oneDNN complain on stderr
+        num_docs, num_tokens = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
         first_B = _range(num_docs) * tf.shape(token_ids, tf.int64)[1]
         ids_TB = tf.gather(tf.reshape(token_ids, [-1]), _range(num_tokens)[:, tf.newaxis] + first_B)
-        x_TBH = tf.cast(tf.gather(table, ids_TB), self.compute_dtype)
+        words_TBE = tf.gather(vectors_UE, ids_TB)
+        x_TBH = tf.cast(words_TBE, self.compute_dtype)
         is_dropping = dropout_seed is not None and config.dropout > 0
         one_by_one = self.lstms
         if self._is_one_call(is_dropping):
@@ -137,11 +151,45 @@ class Classifier(keras.layers.Layer):
             if is_dropping and depth < config.num_layers - 1:
                 seed = _site(dropout_seed, depth + 1)
                 x_TBH = dropout_tokens(x_TBH, config.dropout, seed, first_row, row_tokens)
-        features_BH = tf.cast(self._pool(x_TBH, lengths), tf.float32)
+        features_BF = self._features(found, words_TBE, x_TBH, lengths)
         if is_dropping:
             seed = _site(dropout_seed, config.num_layers)
-            features_BH = dropout(features_BH, config.dropout, seed, first_row)
-        return tf.matmul(features_BH, self.dense.kernel.value) + self.dense.bias.value
+            features_BF = dropout(features_BF, config.dropout, seed, first_row)
+        return tf.matmul(features_BF, self.dense.kernel.value) + self.dense.bias.value
+
+    def _drop_words(self, found: Found, noise) -> tf.Tensor:
+        """int64[B, T] of `found`, in training some of them as their stems, or unknown."""
+        dropout_seed, first_row, row_tokens = noise
+        rate = self.config.word_dropout
+        if dropout_seed is None or not rate:
+            return found.token_ids
+        num_docs, num_tokens = tf.shape(found.token_ids)[0], tf.shape(found.token_ids)[1]
+        uniform = uniform_rows(num_docs, row_tokens, _site(dropout_seed, 0), first_row)
+        uniform = uniform[:, :num_tokens]
+        token_ids = found.token_ids
+        if found.stems is not None:
+            token_ids = tf.where(uniform < rate, tf.gather(found.stems, token_ids), token_ids)
+            rate *= _FORGOTTEN
+        return tf.where(uniform < rate, tf.constant(found.unknown_id, tf.int64), token_ids)
+
+    def _features(self, found: Found, words_TBE, x_TBH, lengths) -> tf.Tensor:
+        """float32[B, F]: what the classifier sees of the texts; padding has no part in it."""
+        features = [tf.cast(self._pool(x_TBH, lengths), tf.float32)]
+        if not (self.config.bag or found.pairs is not None):
+            return features[0]
+        length_B1 = tf.cast(lengths, tf.float32)[:, tf.newaxis]
+        positions = _range(tf.shape(words_TBE)[0])[:, tf.newaxis]
+        if self.config.bag:
+            inside_TB1 = (positions < lengths)[:, :, tf.newaxis]
+            features.append(sum_inside(words_TBE, inside_TB1) / length_B1)
+        if found.pairs is not None:
+            is_pair_TB1 = (positions < lengths - 1)[:, :, tf.newaxis]
+            flat = tf.reshape(found.pairs, [-1])
+            first_B = _range(tf.shape(found.pairs)[0]) * tf.shape(found.pairs, tf.int64)[1]
+            pairs_TBP = tf.gather(found.pair_rows, tf.gather(flat, positions + first_B))
+            total_BP = sum_inside(pairs_TBP, is_pair_TB1)
+            features.append(total_BP / tf.maximum(length_B1 - 1.0, 1.0))
+        return tf.concat(features, axis=1)
 
     def _is_one_call(self, is_dropping: bool) -> bool:
         """Whether cuDNN can run all layers at once.

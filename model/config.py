@@ -15,9 +15,19 @@ def _require(condition: bool, flag: str, value: object, allowed: str) -> None:
 class ModelConfig:
     """Embedding, stacked LSTM, pooling, logits. No recurrent dropout: cuDNN has none."""
 
-    embedding_dim: int = 64
+    embedding_dim: int = 128
     """Size of a token's embedding."""
-    hidden: int = 64
+    pieces: int = 32_768
+    """Hash buckets of the character n-grams (2 to 5) of words, whose mean is added to a word's
+    embedding (0: none; only with --tokenizer word)."""
+    pairs: int | None = None
+    """Hash buckets, a power of two, of pairs of neighbouring words, whose mean is among what the
+    classifier sees (0: none; default: one to four tokens of the training texts, at most 131072)."""
+    pairs_dim: int = 64
+    """Size of a pair's vector."""
+    bag: bool = True
+    """The classifier sees the mean of the words' vectors, too."""
+    hidden: int = 96
     """Units of an LSTM layer, in each direction."""
     num_layers: int = 1
     """LSTM layers, one on the other."""
@@ -28,14 +38,19 @@ class ModelConfig:
     dropout: float = 0.3
     """Share of an LSTM layer's outputs dropped in training."""
     word_dropout: float = 0.1
-    """Share of the tokens replaced by [UNK] in training."""
+    """Share of the tokens replaced in training: by their stems, and three in ten by [UNK]."""
     route: Literal["auto", "block", "keras", "cudnn"] = "auto"
     """LSTM kernels: on a GPU cudnn, on a CPU block (fused), anywhere keras."""
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     """Of the embedding's outputs and the LSTM; weights, logits and loss are always float32."""
 
     def __post_init__(self) -> None:
-        for flag in ("embedding_dim", "hidden", "num_layers"):
+        if self.pieces:
+            _require(2 <= self.pieces <= 2**24, "pieces", self.pieces, "0, or from 2 to 16777216")
+        if self.pairs:
+            is_power = 2 <= self.pairs <= 2**24 and self.pairs & (self.pairs - 1) == 0
+            _require(is_power, "pairs", self.pairs, "0, or a power of two up to 16777216")
+        for flag in ("embedding_dim", "pairs_dim", "hidden", "num_layers"):
             value = getattr(self, flag)
             _require(1 <= value <= 65_536, flag.replace("_", "-"), value, "from 1 to 65536")
         for flag in ("dropout", "word_dropout"):

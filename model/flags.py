@@ -26,7 +26,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The network and training that the project began with, to the letter, but padded on the right,
     # shuffled globally, and with every whitespace between words.
     "seed": {
-        "embedding_dim": 50, "hidden": 40, "num_layers": 2, "bidirectional": False,
+        "embedding_dim": 50, "pieces": 0, "pairs": 0, "bag": False, "stems": 0,
+        "hidden": 40, "num_layers": 2, "bidirectional": False,
         "pooling": "last", "dropout": 0.5, "word_dropout": 0.0, "vocab_size": 20_000,
         "max_len": 40, "unknown": "drop", "truncate": "left",
         "batch_size": 128, "epochs": 20, "patience": 0, "learning_rate": 1e-3, "warmup": 0.0,
@@ -168,7 +169,13 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> F
         batch_docs = budget / max(1, mean_length) if budget else batch_size
         epochs = min(40, max(5, math.ceil(1_500 * batch_docs / num_train)))
         training = dataclasses.replace(training, epochs=epochs)
-    return dataclasses.replace(place(flags), tokenizer=tokenizer, pipeline=pipeline, train=training)
+    model = flags.model
+    if model.pairs is None:
+        num_tokens = int(shard_set.length_counts @ np.arange(len(shard_set.length_counts)))
+        model = dataclasses.replace(model, pairs=choose_pairs(num_tokens))
+    return dataclasses.replace(
+        place(flags), tokenizer=tokenizer, pipeline=pipeline, train=training, model=model
+    )
 
 
 def place(flags: Flags) -> Flags:
@@ -185,18 +192,27 @@ def place(flags: Flags) -> Flags:
     )
 
 
+def choose_pairs(num_tokens: int) -> int:
+    """Buckets for the pairs of so many tokens: of which most come again.
+
+    >>> choose_pairs(100_000)
+    32768
+    """
+    return 2 ** max(10, min(17, math.ceil(math.log2(max(4, num_tokens) / 4))))
+
+
 def _settle_residency(flags: Flags, shard_set: ShardSet, device_bytes: int | None) -> Any:
     """`auto` as what it comes to, once: a resumed run must make the same windows."""
     from tfdata.residency import choose_residency
+    from tfdata.vocab import Vocabulary
 
     asked = flags.pipeline.residency
     if asked == "device" and device_bytes == 0:
         print("note: --residency device without a GPU: the token ids are in main memory")
     if asked != "auto":
         return asked
-    residency = choose_residency(
-        shard_set, "train", flags.tokenizer.vocab_size, device_bytes or 0
-    )  # fmt: skip
+    vocab_size = len(Vocabulary.build(shard_set.words, flags.tokenizer))
+    residency = choose_residency(shard_set, "train", vocab_size, device_bytes or 0)
     if device_bytes is None and residency == "host":
         print(
             "note: NVML does not tell the GPU's memory, so the token ids stay in main memory; "

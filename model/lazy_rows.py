@@ -1,4 +1,4 @@
-"""Adam for an embedding table of which a step reads few rows: only those are touched.
+"""Adam for a table of which a step reads few rows: only those are touched.
 
 Dense Adam moves every row at every step, also those without a gradient, by what is left of their
 momentum. Here a row's missed moves are made up in closed form when it is next read, so the result
@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     """The rows that a step reads, brought up to date."""
 
     numbers: tf.Tensor
-    """int32[U]."""
+    """int[U]."""
     weights: tf.Tensor
     """float32[U, E], like the next two."""
     first: tf.Tensor
@@ -62,9 +62,9 @@ class LazyRows(tf.Module):
             self.catch_up(step)
             steps.assign(tf.fill(steps.shape, _UP_TO_DATE))
 
-    def take(self, token_ids: tf.Tensor, step: tf.Tensor) -> tuple[Rows, tf.Tensor]:
-        """The rows of token_ids int32[N] as of `step`, and for each token its place among them."""
-        numbers, places = tf.unique(token_ids)
+    def take(self, numbers: tf.Tensor, step: tf.Tensor) -> tuple[Rows, tf.Tensor]:
+        """The rows of numbers int[N] as of `step`, and for each number its place among them."""
+        numbers, places = tf.unique(numbers)
         tables = self._weights, self._first, self._second
         weights, first, second = (tf.gather(table, numbers) for table in tables)
         missed = tf.gather(self.steps_of_rows, numbers)

@@ -10,6 +10,7 @@ from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.lstm import choose_route
 from model.optimizer import Adam
+from model.words import WordParts
 from shortline import UserError
 
 _ROUTES = ("cudnn", "block", "keras")
@@ -64,7 +65,7 @@ def make_deterministic(has_gpu: bool) -> None:
 
 def build_network(
     config: ModelConfig, training: TrainConfig, route: str, precision: str, *, vocab_size: int,
-    num_classes: int, unknown_id: int, num_steps: int,
+    num_classes: int, unknown_id: int, num_steps: int, parts: WordParts | None = None,
 ) -> tuple[Classifier, Adam]:  # fmt: skip
     """Call it under the strategy scope.
 
@@ -73,7 +74,7 @@ def build_network(
     """
     classifier = Classifier(
         config, vocab_size=vocab_size, num_classes=num_classes, unknown_id=unknown_id,
-        route=route, precision=precision, seed=training.seed,
+        route=route, precision=precision, seed=training.seed, parts=parts,
     )  # fmt: skip
     scale_loss = precision == "mixed_float16"
     optimizer = Adam(classifier.weights_by_name, training, num_steps, scale_loss=scale_loss)

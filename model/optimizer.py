@@ -8,14 +8,17 @@ with epsilon outside the correction) in one pass over the memory.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import tensorflow as tf
 
 from model.config import TrainConfig
 from model.lazy_rows import BETA_1, BETA_2, EPSILON, LazyRows, Rows
+from model.words import TABLES
 
-_TABLE = "embedding"
+_PIECES_READ = 5  # for each token of a batch: 1.7 distinct ones, and lazy passes cost threefold
+_NO_ROWS: Mapping[str, Rows] = {}
 _FIRST_SCALE, _LARGEST_SCALE, _GROWTH_STEPS = 2.0**15, 2.0**24, 2000
 
 
@@ -37,12 +40,14 @@ class Adam(tf.Module):
         self._applied = tf.Variable(0, False, dtype=tf.int64)
         self._scale = tf.Variable(_FIRST_SCALE, False)
         self._good_steps = tf.Variable(0, False, dtype=tf.int64)
-        self.is_lazy = False
-        self._rows = None
-        if _TABLE in weights:
-            table = weights[_TABLE], self._first[_TABLE], self._second[_TABLE]
-            # more than are planned: where batches differ in size, their number is an estimate
-            self._rows = LazyRows(*table, self._step_sizes(num_steps + num_steps // 10 + 1000))
+        self.lazy_tables: frozenset[str] = frozenset()
+        # more than are planned: where batches differ in size, their number is an estimate
+        rates = self._step_sizes(num_steps + num_steps // 10 + 1000)
+        self._rows = {
+            name: LazyRows(weights[name], self._first[name], self._second[name], rates)
+            for name in TABLES
+            if name in weights
+        }
 
     def _step_sizes(self, num_steps: int) -> np.ndarray:
         """float64[num_steps]: the learning rates, each with its step's bias correction."""
@@ -50,35 +55,34 @@ class Adam(tf.Module):
         power = np.arange(1, num_steps + 1)
         return rates.numpy() * np.sqrt(1 - BETA_2**power) / (1 - BETA_1**power)
 
-    def begin(self, step: int, is_lazy: bool = False) -> None:
+    def begin(self, step: int, lazy_tables: Collection[str] = ()) -> None:
         """Before training goes on from `step`, new or restored, and before its graph is traced.
 
         Args:
-          is_lazy: `embedding` is updated row by row (model.lazy_rows); for a single replica.
+          lazy_tables: those updated row by row (model.lazy_rows); for a single replica.
         """
         # a step that is skipped would count as one that was missed
         skips = self._scales or self._config.skip_nonfinite
-        self.is_lazy = is_lazy and self._rows is not None and not skips
-        if self._rows is not None:
-            self._rows.begin(step, self.is_lazy)
+        self.lazy_tables = frozenset() if skips else frozenset(lazy_tables) & self._rows.keys()
+        for name, rows in self._rows.items():
+            rows.begin(step, name in self.lazy_tables)
 
     def catch_up(self, step: int) -> None:
-        """Brings all weights up to `step`, as a lazy embedding is not in between."""
-        if self._rows is not None and self.is_lazy:
-            self._rows.catch_up(step)
+        """Brings all weights up to `step`, as lazy tables are not in between."""
+        for name in self.lazy_tables:
+            self._rows[name].catch_up(step)
 
-    def take_rows(self, token_ids: tf.Tensor, step: tf.Tensor) -> tuple[Rows, tf.Tensor]:
-        """The embedding's rows of token_ids int32[N], for `apply`, and each token's place there."""
-        assert self._rows is not None
-        return self._rows.take(token_ids, step)
+    def take_rows(self, table: str, numbers: tf.Tensor, step: tf.Tensor) -> tuple[Rows, tf.Tensor]:
+        """A lazy table's rows of `numbers` int[N], for `apply`, and each number's place there."""
+        return self._rows[table].take(numbers, step)
 
     @property
     def state_by_name(self) -> dict[str, tf.Variable]:
         named = {f"adam_first/{name}": value for name, value in self._first.items()}
         named |= {f"adam_second/{name}": value for name, value in self._second.items()}
         named["adam_applied"] = self._applied
-        if self._rows is not None:
-            named["adam_steps_of_rows"] = self._rows.steps_of_rows
+        for name, rows in self._rows.items():
+            named[f"adam_steps_of_rows/{name}"] = rows.steps_of_rows
         return named | {"loss_scale": self._scale, "loss_scale_good_steps": self._good_steps}
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
@@ -99,11 +103,11 @@ class Adam(tf.Module):
         return config.learning_rate * rate
 
     def apply(
-        self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None = None
+        self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Mapping[str, Rows] = _NO_ROWS
     ) -> tf.Tensor | None:
         """One update, in replica context, from gradients of `scaled` summed over the replicas.
 
-        With `rows` of `take_rows`, the gradient of `embedding` is theirs. It gives bool[], the same
+        With `rows` of `take_rows`, by table, its gradient is theirs. It gives bool[], the same
         on all replicas: whether the gradient was finite; None where nothing here has to know, or
         loss scaling sees to it. `skip_nonfinite` leaves out the update of one that was not.
         """
@@ -130,7 +134,7 @@ class Adam(tf.Module):
         return None
 
     def _update(
-        self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Rows | None
+        self, gradients: dict[str, tf.Tensor], step: tf.Tensor, rows: Mapping[str, Rows]
     ) -> tf.Tensor | None:
         config = self._config
         with tf.device("CPU:0"):  # where `step` is: one number to send, not a dozen tiny kernels
@@ -151,10 +155,9 @@ class Adam(tf.Module):
             one = tf.cast(is_finite, tf.int64)
         power = tf.cast(self._applied.read_value() + 1, tf.float32)
         for name, weight in self._weights.items():
-            if rows is not None and name == _TABLE:
-                assert self._rows is not None
+            if name in rows:
                 corrected = rate * tf.sqrt(1 - BETA_2**power) / (1 - BETA_1**power)
-                self._rows.put(rows, gradients[name], corrected, step)
+                self._rows[name].put(rows[name], gradients[name], corrected, step)
                 continue
             if config.weight_decay and name.endswith("kernel"):
                 decayed = weight.read_value() * (1.0 - rate * config.weight_decay)
@@ -175,14 +178,18 @@ class Adam(tf.Module):
         return is_finite
 
 
-def is_lazy_faster(batch_tokens: int, vocab_size: int) -> bool:
-    """Whether a CPU has less work with the rows of a batch than with the whole table.
+def choose_lazy(batch_tokens: int, weights: Mapping[str, tf.Variable]) -> frozenset[str]:
+    """The tables of which a CPU has less work with the rows that a batch reads than with all.
 
     Measured on two cores: .75 against 1.96 ms a step with 5,120 tokens and 20,000 rows of 50, the
-    same with 41,000 tokens; 1.5 against 19 ms with 100,000 rows of 64.
+    same with 41,000 tokens; 1.5 against 19 ms with 100,000 rows of 64. With 9,000 of 32,768 rows of
+    128 read (the pieces of 5,400 tokens) both took 190 ms a step of processor time.
     """
-    num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return num_replicas == 1 and batch_tokens < vocab_size
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        return frozenset()
+    reads = {name: batch_tokens * (_PIECES_READ if name == "pieces" else 1) for name in TABLES}
+    tables = weights.keys() & reads.keys()
+    return frozenset(name for name in tables if reads[name] < weights[name].shape[0])
 
 
 def _assign(variable: tf.Variable, value: tf.Tensor) -> None:

@@ -23,15 +23,19 @@ from model.checkpoint import load_checkpoint, load_newest, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
 from model.origin import compare
+from model.words import WordParts
 from shortline import UserError, printable, write_whole
 from tfdata.config import TokenizerConfig
 from tfdata.encode import Encoder
 from tfdata.lock import find_temporary, hold_lock, sweep
+from tfdata.subwords import hash_pieces, place_stems
 from tfdata.vocab import Vocabulary, read_lines, write_lines
 
 _STEPS_OF_ROWS = "adam_steps_of_rows"
-"""Variable of model.lazy_rows. Checkpoints of before there were lazy rows lack it: all rows of the
-embedding had been moved at every step."""
+"""Variables of model.lazy_rows, one a table. Older checkpoints have one, the embedding's; those of
+before there were lazy rows have none: all rows had been moved at every step."""
+_BEFORE = {"stems": 0, "pieces": 0, "pairs": 0, "bag": False}
+"""What runs were like whose config.yaml does not have these."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +220,12 @@ def restore_last(
     data = {"fingerprint": state.pop("fingerprint", None)}  # all that older checkpoints tell
     then = state.pop("origin", {"data": data, "settings": {}, "machine": {}})
     compare(paths.folder, then, origin)
-    if _STEPS_OF_ROWS in variables:  # as new, it says that no row has steps to make up for
-        arrays.setdefault(_STEPS_OF_ROWS, variables[_STEPS_OF_ROWS].numpy())
+    older = arrays.get(_STEPS_OF_ROWS)
+    if older is not None:
+        arrays[f"{_STEPS_OF_ROWS}/embedding"] = older
+    for name, variable in variables.items():
+        if name.startswith(_STEPS_OF_ROWS):  # as new, it says that no row has steps to make up for
+            arrays.setdefault(name, variable.numpy())
     restore(variables, arrays, paths.last)
     return state
 
@@ -243,7 +251,7 @@ class Run:
         return Encoder(self.tokenizer, self.vocabulary, self.max_len)
 
     def build_classifier(self, route: str, precision: str = "float32") -> Classifier:
-        """The network with the best weights."""
+        """The network with the best weights, which learns no more."""
         classifier = Classifier(
             self.model,
             vocab_size=len(self.vocabulary),
@@ -251,10 +259,25 @@ class Run:
             unknown_id=self.vocabulary.unknown_id,
             route=route,
             precision=precision,
+            parts=describe_words(self.vocabulary, self.tokenizer, self.model),
         )
         arrays, _ = load_checkpoint(self.paths.best)
         restore(classifier.weights_by_name, arrays, self.paths.best)
+        classifier.words.fold()
         return classifier
+
+
+def describe_words(
+    vocabulary: Vocabulary, tokenizer: TokenizerConfig, config: ModelConfig
+) -> WordParts | None:
+    """Stems and pieces of the vocabulary's words, as far as the settings want them."""
+    if tokenizer.tokenizer != "word" or not (tokenizer.stem_characters or config.pieces):
+        return None
+    entries = vocabulary.entries
+    return WordParts(
+        place_stems(entries, tokenizer.stem_characters),
+        hash_pieces(entries, vocabulary.first_word_id, config.pieces),
+    )
 
 
 def open_run(folder: Path) -> Run:
@@ -265,7 +288,7 @@ def open_run(folder: Path) -> Run:
     """
     paths = RunPaths(folder)
     try:
-        settings = yaml.safe_load(paths.config.read_text("utf-8"))
+        settings = _BEFORE | yaml.safe_load(paths.config.read_text("utf-8"))
         tokenizer = _pick(TokenizerConfig, settings)
         model = _pick(ModelConfig, settings)
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from model.classifier import Classifier
 from model.lazy_rows import Rows
 from model.losses import cross_entropy
 from model.optimizer import Adam
+from model.words import Table, TakeRows
 from model.workers import Workers
 
 
@@ -53,7 +54,8 @@ class Outcome(NamedTuple):
 
 
 Forward = Callable[..., Outcome]
-"""`(batch, token_ids, noise, first_row, num_blocks, table)`, as `Classifier.call` has them."""
+"""`(batch, noise, first_row, num_blocks, found)`, as `Classifier.call` has them; found: of
+`Network.find_rows`, or None."""
 
 
 class Predictions(NamedTuple):
@@ -72,10 +74,11 @@ class Predictions(NamedTuple):
 class Network(Protocol):
     """What the loop needs of a network, besides what it computes."""
 
-    unknown_id: int
-
     @property
     def weights_by_name(self) -> dict[str, tf.Variable]: ...
+
+    def find_rows(self, token_ids: tf.Tensor, take: TakeRows) -> Any:
+        """What `forward` needs of a batch's token_ids int32[B, T] where tables are lazy."""
 
 
 def build_train_chunk(
@@ -93,7 +96,7 @@ def build_train_chunk(
     Args:
       num_blocks: for `Classifier.call`, here and in `build_predict`.
       forward: of another network than a classifier, which then needs no more of its methods than
-        `weights_by_name` and `unknown_id`.
+        `weights_by_name` and `find_rows`.
     """
     forward = forward or functools.partial(_classify, classifier, label_smoothing)
     strategy = tf.distribute.get_strategy()
@@ -144,16 +147,14 @@ def _build_replica_step(
         first_row = context.replica_id_in_sync_group * num_rows
         with tf.device("CPU:0"):  # random numbers begin on the host
             noise = tf.stack([tf.constant(seed, tf.int64), step])
-        token_ids, table, rows = batch.token_ids, None, None
-        if optimizer.is_lazy:
-            token_ids, rows = _take_rows(classifier, optimizer, token_ids, step)
-            table = rows.weights
+        sources: dict[str, tf.Tensor | tf.Variable] = dict(weights)
+        found, rows = None, {}
+        if optimizer.lazy_tables:
+            found, rows = _take_rows(classifier, optimizer, batch.token_ids, step)
+            sources |= {name: taken.weights for name, taken in rows.items()}
         with tf.GradientTape() as tape:
-            sources = dict(weights)
-            if table is not None:
-                tape.watch(table)
-                sources["embedding"] = table
-            outcome = forward(batch, token_ids, noise, first_row, num_blocks, table)
+            tape.watch([taken.weights for taken in rows.values()])
+            outcome = forward(batch, noise, first_row, num_blocks, found)
             loss = tf.reduce_sum(batch.weights * outcome.losses) * batch.scale
             loss /= tf.cast(num_rows * num_replicas, tf.float32)
             scaled = optimizer.scaled(loss)
@@ -170,10 +171,9 @@ def _build_replica_step(
 
 
 def _classify(
-    classifier: Classifier, label_smoothing: float, batch: Any, token_ids, noise, first_row,
-    num_blocks, table,
-) -> Outcome:  # fmt: skip
-    logits = classifier.call(token_ids, batch.lengths, noise, first_row, num_blocks, table)
+    classifier: Classifier, label_smoothing: float, batch: Any, noise, first_row, num_blocks, found
+) -> Outcome:
+    logits = classifier.call(batch.token_ids, batch.lengths, noise, first_row, num_blocks, found)
     losses = cross_entropy(logits, batch.labels, label_smoothing)
     # what is shown compares with the validation's loss, which has no smoothing
     shown = cross_entropy(logits, batch.labels) if label_smoothing else losses
@@ -182,13 +182,18 @@ def _classify(
 
 
 def _take_rows(
-    classifier: Network, optimizer: Adam, token_ids: tf.Tensor, step: tf.Tensor
-) -> tuple[tf.Tensor, Rows]:
-    """The embedding's rows of a batch, and its token_ids int32[B, T] as places among them."""
-    unknown = tf.constant([classifier.unknown_id])  # in first place, for word dropout
-    flat = tf.concat([unknown, tf.reshape(token_ids, [-1])], axis=0)
-    rows, places = optimizer.take_rows(flat, step)
-    return tf.reshape(places[1:], tf.shape(token_ids)), rows
+    network: Network, optimizer: Adam, token_ids: tf.Tensor, step: tf.Tensor
+) -> tuple[Any, dict[str, Rows]]:
+    """What a batch's token_ids int32[B, T] read of the tables, and the rows of the lazy ones."""
+    rows: dict[str, Rows] = {}
+
+    def take(table: str, numbers: tf.Tensor) -> tuple[Table, tf.Tensor]:
+        if table not in optimizer.lazy_tables:
+            return network.weights_by_name[table], numbers
+        rows[table], places = optimizer.take_rows(table, numbers, step)
+        return rows[table].weights, places
+
+    return network.find_rows(token_ids, take), rows
 
 
 def _sum_up(batch: Any, outcome: Outcome, is_finite: tf.Tensor, num_bad: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from model.checkpoint import CheckpointWriter
 from model.classifier import Classifier
 from model.config import ModelConfig
-from model.run import Run, create_run, open_run
+from model.run import Run, create_run, describe_words, open_run
 from shortline import flat_values
 from tfdata.config import TokenizerConfig
 from tfdata.vocab import UNKNOWN, Vocabulary
@@ -28,13 +28,14 @@ def make_run(
 ) -> Run:
     """Weights are drawn so wide that texts differ clearly in their probabilities."""
     config = TokenizerConfig(tokenizer=tokenizer, max_len=12)  # type: ignore[arg-type]
-    model = ModelConfig(embedding_dim=6, hidden=5)
+    model = ModelConfig(embedding_dim=6, hidden=5, pieces=300, pairs=64)
     vocabulary = Vocabulary.build(words, config)
     settings = {**flat_values(config), **flat_values(model), **settings}
     paths = create_run(folder, settings, tuple(labels), vocabulary)
     classifier = Classifier(
         model, vocab_size=len(vocabulary), num_classes=len(labels),
         unknown_id=vocabulary.unknown_id, route="keras",
+        parts=describe_words(vocabulary, config, model),
     )  # fmt: skip
     random = np.random.default_rng(7)
     for variable in classifier.weights_by_name.values():

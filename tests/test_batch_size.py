@@ -110,7 +110,9 @@ def test_measuring_trains_and_puts_all_back(monkeypatch, num_replicas, vocab_siz
 
         def train_chunk(first_step, num_steps):
             sums = run(first_step, num_steps)
-            seen.append((sums.num_docs // num_steps, optimizer.is_lazy, sums.num_bad_steps))
+            seen.append(
+                (sums.num_docs // num_steps, bool(optimizer.lazy_tables), sums.num_bad_steps)
+            )
             after.append(_bytes(classifier, optimizer))
             return sums
 

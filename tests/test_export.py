@@ -84,7 +84,8 @@ def test_few_texts_and_none(served, name):
     assert answers["none"]["shapes"] == {
         "label": [0], "probability": [0], "probabilities": [0, len(ODD_LABELS)]
     }  # fmt: skip
-    np.testing.assert_allclose(answers["one"]["probability"], answers["all"]["probability"][40:41])
+    expected = answers["all"]["probability"][40:41]  # sums over other padding round otherwise
+    np.testing.assert_allclose(answers["one"]["probability"], expected, rtol=1e-5)
     assert answers["empty"]["probability"] == pytest.approx(answers["all"]["probability"][:1])
     assert answers["unknown"]["shapes"]["probabilities"] == [1, len(ODD_LABELS)]
 

@@ -66,7 +66,7 @@ def test_a_chunk_keeps_no_step():
         route="block",
     )  # fmt: skip
     adam = Adam(classifier.weights_by_name, TrainConfig(), 100_000, scale_loss=False)
-    adam.begin(0, is_lazy=True)
+    adam.begin(0, ["embedding", "pairs"])
     batch = make_batch(Batch, 2, 3, vocab_size=10, num_classes=2)
     run = build_train_chunk(classifier, adam, repeat_batches([batch]), seed=0)
 

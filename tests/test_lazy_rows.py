@@ -16,7 +16,7 @@ def _adam(config, is_lazy):
     table = np.random.default_rng(1).normal(size=(NUM_ROWS, 3)).astype(np.float32)
     weights = {"embedding": tf.Variable(table), "x/bias": tf.Variable([0.5])}
     adam = Adam(weights, config, NUM_STEPS, scale_loss=False)
-    adam.begin(0, is_lazy)
+    adam.begin(0, ["embedding"] if is_lazy else ())
     return weights, adam
 
 
@@ -37,9 +37,9 @@ def _dense_step(adam, step, ids, gradient):
 
 @tf.function
 def _lazy_step(adam, step, ids, gradient):
-    rows, places = adam.take_rows(ids, step)
+    rows, places = adam.take_rows("embedding", ids, step)
     total = tf.math.unsorted_segment_sum(gradient, places, tf.size(rows.numbers))
-    adam.apply({"embedding": total, "x/bias": tf.ones([1])}, step, rows)
+    adam.apply({"embedding": total, "x/bias": tf.ones([1])}, step, {"embedding": rows})
 
 
 def _train(adam, first, last, take_step):
@@ -78,7 +78,7 @@ def test_restored_lazy_or_not_goes_on_the_same(first_lazy, then_lazy):
     after, then = _adam(config, then_lazy)
     for name, value in (before | first.state_by_name).items():
         (after | then.state_by_name)[name].assign(value)
-    then.begin(30, then_lazy)
+    then.begin(30, ["embedding"] if then_lazy else ())
     _train(then, 30, 60, _lazy_step if then_lazy else _dense_step)
     then.catch_up(60)
     np.testing.assert_allclose(after["embedding"], expected["embedding"], rtol=1e-4, atol=1e-5)
@@ -93,7 +93,7 @@ def test_resumed_in_the_middle_is_bitwise_the_straight_run():
     after, then = _adam(config, True)
     for name, value in (before | first.state_by_name).items():
         (after | then.state_by_name)[name].assign(value)
-    then.begin(30, True)
+    then.begin(30, ["embedding"])
     _train(then, 30, 60, _lazy_step)
     np.testing.assert_array_equal(after["embedding"], expected["embedding"])
 
@@ -113,5 +113,5 @@ def test_goes_on_beyond_the_planned_steps():
 def test_what_skips_steps_is_never_lazy(scales, skips):
     weights = {"embedding": tf.Variable(tf.ones([3, 2]))}
     adam = Adam(weights, TrainConfig(skip_nonfinite=skips), 10, scale_loss=scales)
-    adam.begin(0, is_lazy=True)
-    assert not adam.is_lazy
+    adam.begin(0, ["embedding"])
+    assert not adam.lazy_tables

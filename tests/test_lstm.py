@@ -74,12 +74,12 @@ def test_routes_share_weights_by_name_and_agree(settings):
 
 
 def test_bidirectional_equals_the_keras_wrapper_with_a_mask():
-    classifier = _classifier("block", num_layers=1, bidirectional=True, pooling="last")
+    classifier = _classifier("block", num_layers=1, bidirectional=True, pooling="last", bag=False)
     forward, backward = classifier.lstms[0]
     ids = np.random.default_rng(0).integers(2, 30, (6, 9)).astype(np.int32)
     lengths = np.array([9, 1, 3, 8, 5, 2], np.int32)
     mask = np.arange(9) < lengths[:, None]
-    x = tf.gather(classifier.embedding.embeddings.value, ids)
+    x = tf.gather(classifier.words.tables["embedding"].value, ids)
     wrapper = keras.layers.Bidirectional(
         keras.layers.LSTM(6, use_cudnn=False),
         backward_layer=keras.layers.LSTM(6, go_backwards=True, use_cudnn=False),

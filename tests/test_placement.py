@@ -19,6 +19,7 @@ from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.flags import PRESETS
 from model.optimizer import Adam
+from model.run import describe_words
 from model.step import build_train_chunk
 from tfdata.config import PipelineConfig, TokenizerConfig
 from tfdata.device_feed import DeviceFeed
@@ -105,18 +106,20 @@ def step_graph(small_shards, monkeypatch):
 
     def trace(feed_class, preset, route="cudnn", precision="float32", **training):
         settings = {k: v for k, v in PRESETS[preset].items() if k in ModelConfig.__annotations__}
-        vocabulary = Vocabulary.build(small_shards.words, TokenizerConfig())
+        network = ModelConfig(**{"pairs": 1024} | settings)
+        tokenizer = TokenizerConfig(stems=PRESETS[preset].get("stems", 4))
+        vocabulary = Vocabulary.build(small_shards.words, tokenizer)
         config = PipelineConfig(batch_size=64, residency="host")
         source = WindowSource(
-            small_shards, "train", Encoder(TokenizerConfig(), vocabulary, 40),
+            small_shards, "train", Encoder(tokenizer, vocabulary, 40),
             vocab_size=len(vocabulary), config=config, shuffle_seed=0,
         )  # fmt: skip
         buckets = choose_buckets(small_shards.length_counts, 40, config)
         feed = feed_class(source, buckets, seed=0, class_weights=np.ones(12, np.float32))
         feeds.append(feed)
         classifier = Classifier(
-            ModelConfig(**settings), vocab_size=len(vocabulary), num_classes=12, unknown_id=1,
-            route=route, precision=precision,
+            network, vocab_size=len(vocabulary), num_classes=12, unknown_id=1,
+            route=route, precision=precision, parts=describe_words(vocabulary, tokenizer, network),
         )  # fmt: skip
         adam = Adam(
             classifier.weights_by_name, TrainConfig(**training), 100,

@@ -61,7 +61,7 @@ def test_a_lazy_embedding_resumes_bitwise_and_is_caught_up_where_it_is_used(
     whole, out = tmp_path / "whole", tmp_path / "out"
     train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
     with np.load(whole / "checkpoints" / "best.npz") as archive:
-        steps = archive["adam_steps_of_rows"]
+        steps = archive["adam_steps_of_rows/embedding"]
         best_step = json.loads(archive["state.json"].tobytes())["step"]
     assert (steps == best_step).all()
     run_chunk, behind = train.run_chunk, []
@@ -69,8 +69,8 @@ def test_a_lazy_embedding_resumes_bitwise_and_is_caught_up_where_it_is_used(
     def run_and_stop(trainer, state, *args):
         done = run_chunk(trainer, state, *args)
         if not behind:
-            assert trainer.optimizer.is_lazy
-            reached = trainer.variables["adam_steps_of_rows"].numpy()
+            assert "embedding" in trainer.optimizer.lazy_tables
+            reached = trainer.variables["adam_steps_of_rows/embedding"].numpy()
             behind.append(np.count_nonzero(reached < state.step))
             os.kill(os.getpid(), signal.SIGTERM)
         return done
@@ -107,9 +107,9 @@ def test_a_run_resumed_on_more_replicas_is_the_straight_run(
     assert "note: replicas was 2, and is 1 now: the same documents" in capsys.readouterr().out
     assert max(docs) == small_shards.num_docs("train")
     ours, theirs = arrays_of(out), arrays_of(whole)
-    for name in theirs:
+    for name in theirs:  # as far as Adam spreads rounding: a fifth of a step's .02
         if not name.startswith("adam"):
-            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-3, err_msg=name)
+            np.testing.assert_allclose(ours[name], theirs[name], atol=4e-3, err_msg=name)
 
 
 @pytest.mark.slow
@@ -193,11 +193,13 @@ def test_a_finished_run_resumed_is_finished_again(straight, tmp_path):
     assert same_weights(copy, straight)
 
 
-@pytest.mark.parametrize("batch_size", [64, 16])  # dense; lazy, and caught up at an epoch's end
+@pytest.mark.parametrize("had_one", [True, False])  # lazy table, the embedding
+@pytest.mark.parametrize("batch_size", [128, 16])  # dense; lazy, and caught up at an epoch's end
 def test_a_checkpoint_of_before_lazy_rows_goes_on_as_it_would_have(
-    small_shards, tmp_path, monkeypatch, batch_size
+    small_shards, tmp_path, monkeypatch, batch_size, had_one
 ):
-    flags = [*SMALL, f"--batch-size={batch_size}", "--gpus=none"]
+    network = ["--stems=0", "--pieces=0", "--pairs=0", "--no-bag"]
+    flags = [*SMALL, *network, f"--batch-size={batch_size}", "--gpus=none"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
     end_epoch = train.end_epoch
@@ -211,9 +213,11 @@ def test_a_checkpoint_of_before_lazy_rows_goes_on_as_it_would_have(
     monkeypatch.setattr(train, "end_epoch", end_epoch)
     last = out / "checkpoints" / "last.npz"
     with np.load(last) as archive:
-        newer = {"adam_steps_of_rows", "sha256"}
+        newer = {"adam_steps_of_rows/embedding", "sha256"}
         older = {name: archive[name] for name in archive.files if name not in newer}
         assert len(older) == len(archive.files) - 2
+        if had_one:
+            older["adam_steps_of_rows"] = archive["adam_steps_of_rows/embedding"]
     np.savez(last, **older)
     assert train.main(["--resume", str(out)]) == 0
     assert same_weights(out, whole)

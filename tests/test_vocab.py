@@ -44,7 +44,7 @@ def test_rare_words_go_when_there_are_too_many(monkeypatch):
 def test_vocabulary_is_cut_to_its_size_with_the_special_entries():
     words = ["a", "b", "c", "d"]
     mapped = Vocabulary.build(words, TokenizerConfig(vocab_size=4))
-    assert mapped.entries == ("[PAD]", "[UNK]", "a", "b")
+    assert mapped.entries == ("[PAD]", "[UNK]", "a", "b", "a *", "b *")
     assert mapped.unknown_id == 1
     dropped = Vocabulary.build(words, TokenizerConfig(vocab_size=4, unknown="drop"))
     assert dropped.entries == ("[UNK]", "a", "b", "c")

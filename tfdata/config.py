@@ -78,6 +78,10 @@ class TokenizerConfig:
     """Normalise Unicode to NFKC first (full-width letters, ligatures, ...)."""
     unknown: Literal["map", "drop"] = "map"
     """What becomes of a word outside the vocabulary: the id of [UNK], or nothing."""
+    stems: int = 4
+    """First characters of a word that stand for it where the vocabulary lacks it, digits as 0; the
+    vocabulary has those of its words on top of --vocab-size (0: such words are all alike; only with
+    --tokenizer word and --unknown map)."""
     truncate: Literal["right", "left"] = "right"
     """The end at which texts longer than --max-len lose tokens."""
     max_len: int | None = None
@@ -86,8 +90,14 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         require(self.vocab_size >= 3, "vocab-size", self.vocab_size, "3 or more")
         require(self.vocab_size <= 2**24, "vocab-size", self.vocab_size, "16777216 or less")
+        require(0 <= self.stems <= 24, "stems", self.stems, "from 0 to 24")
         if self.max_len is not None:
             require(1 <= self.max_len <= 100_000, "max-len", self.max_len, "from 1 to 100000")
+
+    @property
+    def stem_characters(self) -> int:
+        """`stems`, where there can be any."""
+        return self.stems if self.tokenizer == "word" and self.unknown == "map" else 0
 
 
 @dataclass(frozen=True, kw_only=True)

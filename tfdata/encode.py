@@ -15,6 +15,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfdata.config import TokenizerConfig
+from tfdata.subwords import find_stems_in_graph
 
 if TYPE_CHECKING:
     from tfdata.vocab import Vocabulary
@@ -175,7 +176,13 @@ class Encoder(tf.Module):
         if self._config.tokenizer == "wordpiece":
             return self._pieces.tokenize(fold(texts, self._config))
         words = self._tokenize(texts)
-        return words.with_flat_values(self._table.lookup(words.flat_values))
+        ids = self._table.lookup(words.flat_values)
+        if self._config.stem_characters:
+            unknown = tf.where(tf.equal(ids, self._unknown_id))
+            lacking = tf.gather_nd(words.flat_values, unknown)
+            stems = find_stems_in_graph(lacking, self._config.stem_characters)
+            ids = tf.tensor_scatter_nd_update(ids, unknown, self._table.lookup(stems))
+        return words.with_flat_values(ids)
 
     def _pack(self, ids: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Drops unknown words if asked, truncates, and gives an empty text its one [UNK]."""

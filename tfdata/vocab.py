@@ -14,6 +14,7 @@ import tensorflow as tf
 from shortline import UserError, write_whole
 from tfdata.config import TokenizerConfig
 from tfdata.encode import Encoder, build_tokenize, fold, texts_to_tensor
+from tfdata.subwords import list_stems
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 _MOST_COUNTED = 4_000_000  # distinct words held while counting, some 500 MB
@@ -36,18 +37,20 @@ class Vocabulary:
 
     @classmethod
     def build(cls, words: Sequence[str], config: TokenizerConfig) -> Vocabulary:
-        """Words, most frequent first, cut to `config.vocab_size` with the special entries."""
+        """Words, most frequent first, cut to `config.vocab_size` with the special entries; then
+        their stems."""
         if config.tokenizer == "wordpiece":  # its specials are among its pieces
             return cls(tuple(words), words.index(UNKNOWN), 0)
         specials = (UNKNOWN,) if config.unknown == "drop" else (PAD, UNKNOWN)
         kept = words[: config.vocab_size - len(specials)]
-        return cls((*specials, *kept), specials.index(UNKNOWN), len(specials))
+        stems = list_stems(kept, config.stem_characters) if config.stem_characters else ()
+        return cls((*specials, *kept, *stems), specials.index(UNKNOWN), len(specials))
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def words(self) -> tuple[Sequence[str], np.ndarray]:
-        """The words without the special entries, and their ids int32[n]."""
+        """The words and stems, without the special entries, and their ids int32[n]."""
         first = self.first_word_id
         return self.entries[first:], np.arange(first, len(self.entries), dtype=np.int32)
 
