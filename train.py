@@ -330,12 +330,15 @@ def save(trainer: Trainer, state: State, is_best: bool = False) -> None:
 def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     """Scores, report and export of the best weights, and the summary last: then all is there."""
     from model.checkpoint import load_checkpoint, restore
-    from model.finish import finish_run
+    from model.finish import finish_run, rebalance
 
     weights = trainer.classifier.weights_by_name
+    long_tail = {}
     if trainer.workers.is_chief:
         arrays, _ = load_checkpoint(trainer.paths.best)
         restore(weights, arrays, trainer.paths.best)
+        if trainer.flags.train.long_tail == "auto":
+            long_tail = rebalance(trainer.paths, trainer.classifier, shard_set)
     trainer.workers.set_as_chief(weights)
     steady = state.epoch_seconds[1:] or state.epoch_seconds
     facts = trainer.facts | {
@@ -348,6 +351,7 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
         "startup_seconds": state.startup_seconds,
         "startup": {phase: round(seconds, 3) for phase, seconds in state.startup.items()},
         "padding_fraction": state.padding_fraction,
+        **long_tail,
     }
     finish_run(
         trainer.paths, trainer.classifier, trainer.encoder, shard_set, trainer.flags.pipeline,

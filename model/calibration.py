@@ -32,6 +32,8 @@ class Calibration:
     """Validation documents that it comes from; 0: there were too few."""
     energies: tuple[float, ...] = ()
     """Quantiles, at equal steps from 0 to 1, of model.scope's energy of those documents."""
+    logit_shift: tuple[float, ...] = ()
+    """float[C], of model.longtail: added to the logits before all else; none: nothing is."""
 
     def scope(self, energy: np.ndarray) -> np.ndarray:
         """float[B] → float32[B]: the share of validation documents of no higher energy."""
@@ -159,7 +161,10 @@ def read_calibration(path: Path) -> Calibration:
             temperature=float(values["temperature"]),
             num_docs=int(values["num_docs"]),
             energies=tuple(map(float, values["energies"])),
+            logit_shift=tuple(map(float, values.get("logit_shift", ()))),
         )
+        if not np.isfinite(calibration.logit_shift).all():
+            raise ValueError("logit_shift is not finite")
         if not 1e-3 < calibration.temperature < 1e3:
             raise ValueError(f"temperature {calibration.temperature}")
     except FileNotFoundError:

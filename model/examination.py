@@ -25,6 +25,7 @@ from model.calibration import (
 )
 from model.confidence import bin_reliability, chance_error
 from model.infer import build_infer, docs_per_call
+from model.longtail import Adjustment, choose_power, find_shift
 from model.report_words import Explained
 from model.run import Run
 from model.scope import energy
@@ -71,15 +72,16 @@ def examine(
       questions: (text, label, predicted) of the documents to explain.
     """
     infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
-    calibration, check = Calibration(), None
+    calibration, check = Calibration(logit_shift=run.calibration.logit_shift), None
     if shard_set.num_docs("valid"):
         logits, labels = _ask(infer, run, shard_set, "valid")
         if (found := calibrate(logits, labels)) is not None:
             temperature, check = found
             energies = energy(tf.constant(logits), temperature).numpy()
-            calibration = Calibration(
-                temperature=temperature, num_docs=len(labels), energies=quantiles(energies)
-            )
+            calibration = dataclasses.replace(
+                calibration, temperature=temperature, num_docs=len(labels),
+                energies=quantiles(energies),
+            )  # fmt: skip
     write_calibration(run.paths.calibration, calibration)
     test = None
     if check is not None and shard_set.num_docs("test"):
@@ -88,6 +90,24 @@ def examine(
     labels = [*run.labels, *shard_set.unseen_labels]
     explained = _explain(infer, run, labels, questions)
     return Examination(run=run, check=check, test=test, explained=explained)
+
+
+def adjust_long_tail(run: Run, shard_set: ShardSet) -> Adjustment | None:
+    """What model.longtail makes of the validation part, written to the run's calibration; None
+    where it has too few documents, or there is none.
+
+    To be called outside of any strategy's scope, before `examine`.
+    """
+    run = dataclasses.replace(run, calibration=Calibration())
+    found = None
+    if shard_set.num_docs("valid"):
+        infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
+        found = choose_power(*_ask(infer, run, shard_set, "valid"), shard_set.label_counts)
+    shift: tuple[float, ...] = ()
+    if found is not None and found.power:
+        shift = tuple(find_shift(shard_set.label_counts, found.power).tolist())
+    write_calibration(run.paths.calibration, Calibration(logit_shift=shift))
+    return found
 
 
 def _explain(

@@ -16,8 +16,9 @@ import numpy as np
 
 from model.classifier import Classifier
 from model.events import read_events
-from model.examination import Examination, examine
+from model.examination import Examination, adjust_long_tail, examine
 from model.export import export_run
+from model.longtail import find_shift
 from model.lstm import count_blocks
 from model.report import write_report
 from model.run import RunPaths, open_run
@@ -129,6 +130,25 @@ def finish_run(
     print(_describe_calibration(examined))
     print(_describe_files(paths, summary))
     print(_describe_end(paths, summary))
+
+
+def rebalance(paths: RunPaths, classifier: Classifier, shard_set: ShardSet) -> dict[str, Any]:
+    """Has rare classes count, as model.longtail tells, in the classifier, which has the best
+    weights, and in the run; what was done, for the summary."""
+    with ThreadPoolExecutor(1) as outside:
+        run = open_run(paths.folder, is_calibrated=False)
+        found = outside.submit(adjust_long_tail, run, shard_set).result()
+    if found is None or not found.power:
+        return {"long_tail": {"power": 0.0}}
+    shift = find_shift(shard_set.label_counts, found.power)
+    classifier.dense.bias.value.assign_add(shift)
+    (accuracy_before, f1_before), (accuracy, f1) = found.before, found.after
+    print(
+        f"long tail: logits less {found.power:+.2f} of the log of their class's share, as halves "
+        f"of the validation part chose for each other: macro-F1 {f1_before:.4f} → {f1:.4f}, "
+        f"accuracy {accuracy_before:.4f} → {accuracy:.4f} (--long-tail none: as trained)"
+    )
+    return {"long_tail": dataclasses.asdict(found)}
 
 
 def _describe_calibration(examined: Examination) -> str:

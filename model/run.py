@@ -263,6 +263,13 @@ class Run:
         )
         arrays, _ = load_checkpoint(self.paths.best)
         restore(classifier.weights_by_name, arrays, self.paths.best)
+        if shift := self.calibration.logit_shift:
+            if len(shift) != len(self.labels):
+                raise UserError(
+                    f"{self.paths.calibration}: damaged: {len(shift)} numbers in logit_shift, "
+                    f"{len(self.labels)} labels"
+                )
+            classifier.dense.bias.value.assign_add(shift)
         classifier.words.fold()
         return classifier
 
@@ -280,8 +287,11 @@ def describe_words(
     )
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, is_calibrated: bool = True) -> Run:
     """Opens the folder of a run.
+
+    Args:
+      is_calibrated: False: as the network answers by itself.
 
     Raises:
       UserError: it is not one, or a file in it is damaged.
@@ -299,7 +309,7 @@ def open_run(folder: Path) -> Run:
         raise UserError(f"{paths.config}: damaged: max_len is missing")
     vocabulary = Vocabulary.load(paths.vocabulary, tokenizer)
     labels = tuple(read_lines(paths.labels))
-    calibration = read_calibration(paths.calibration)
+    calibration = read_calibration(paths.calibration) if is_calibrated else Calibration()
     return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration)
 
 

@@ -190,7 +190,7 @@ class Words:
         mixed = token_ids * left_hash + right * right_hash
         shifted = tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64))
         mixed = tf.bitwise.bitwise_xor(mixed, shifted)
-        return tf.bitwise.bitwise_and(mixed, tf.constant(self._num_pairs - 1, tf.int64))
+        return tf.bitwise.bitwise_and(mixed, tf.constant((self._num_pairs or 0) - 1, tf.int64))
 
 
 def _make_table(name: str, num_rows: int, size: int, seed: int) -> keras.Variable:
