@@ -151,7 +151,7 @@ def test_resume_refuses_other_settings_and_other_data(straight, tmp_path):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("config.yaml", "dropout: 0.3", "dropout: 0.4", r"--dropout is 0\.4 now, .* with 0\.3;"),
+        ("config.yaml", "dropout: 0.5", "dropout: 0.4", r"--dropout is 0\.4 now, .* with 0\.5;"),
         ("config.yaml", "hidden: 8", "hidden: 9", "--hidden is 9 now"),
         ("vocab.txt", "[UNK]", "UNK", r"vocab\.txt: line 2 is `UNK`, the data gives `\[UNK\]`"),
         ("labels.txt", None, "", r"labels\.txt: line 1 is missing, the data gives `"),
