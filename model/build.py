@@ -31,7 +31,9 @@ from model.startup import StartupClock, warm_up
 from model.state import State
 from model.step import ChunkMetrics, Predictions, build_train_chunk
 from model.workers import Workers
-from shortline import UserError, flat_values
+from shortline import UserError, flat_values, printable
+from tfdata.checkup.brief import check_briefly, describe_briefly
+from tfdata.checkup.finding import sort_findings
 from tfdata.config import BASE_BATCH_SIZE
 from tfdata.device_feed import DeviceFeed, build_feed
 from tfdata.encode import Encoder
@@ -154,6 +156,7 @@ def build_trainer(
         flags, shard_set, devices, data.vocabulary, sum(data.epoch_steps)
     )
     announce(flags, shard_set, data)
+    findings = tell_findings(flags, shard_set) if flags.doctor and workers.is_chief else []
     variables = classifier.weights_by_name | optimizer.state_by_name
     origin = collect_origin(flags, shard_set, devices)
     assert flags.out is not None  # `settle` filled it in
@@ -185,7 +188,7 @@ def build_trainer(
         predict = predict_valid if data.source.residency != "stream" else None
         warm_up_shapes(build_chunk, classifier, data.buckets, variables, predict)
         clock.lap("warm-up")
-    facts = collect_facts(flags, shard_set, devices, classifier, data)
+    facts = collect_facts(flags, shard_set, devices, classifier, data) | {"findings": findings}
     locate = functools.partial(locate_batch, shard_set, data.source, data.buckets, config.seed)
     return Trainer(
         flags, paths, origin, classifier, optimizer, data.encoder, variables,
@@ -217,6 +220,19 @@ def announce(flags: Flags, shard_set: ShardSet, data: TrainInput) -> None:
         f"{describe_ids(flags, data)}; {data.epoch_steps[-1]:,} batches an epoch of "
         f"{max(buckets.sizes):,} documents, padded to {', '.join(map(str, buckets.widths))}"
     )
+
+
+def tell_findings(flags: Flags, shard_set: ShardSet) -> list[dict[str, Any]]:
+    """Tells in a few lines what is wrong with the data; all of it, for summary.json."""
+    assert flags.tokenizer.max_len is not None
+    found = sort_findings(check_briefly(shard_set, flags.tokenizer.max_len, flags.ingest.split))
+    lines = describe_briefly(found)
+    if lines:
+        files = " ".join(map(printable, flags.data)) or "FILE"
+        more = "FILE, for the files it was made from," if is_shard_set(Path(files)) else files
+        print(f"data (python -m tfdata.doctor {more} tells more; --no-doctor: none of this):")
+        print("\n".join(lines))
+    return [finding.to_json() for finding in found]
 
 
 def describe_ids(flags: Flags, data: TrainInput) -> str:

@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 MAY_DIFFER = {
     "resume", "config", "out", "gpus", "cpu_replicas", "steps_per_call", "save_minutes", "id_cache",
-    "keep", "deterministic", "skip_nonfinite", "wait_minutes", "tune",
+    "keep", "doctor", "deterministic", "skip_nonfinite", "wait_minutes", "tune",
 }  # fmt: skip
 """Flags that a resumed run may have otherwise: they change what is computed by rounding at most."""
 
@@ -78,6 +78,8 @@ class Flags:
     deterministic: bool = False
     """On a GPU, too, the same seed gives the same weights bitwise, by slower kernels (a CPU repeats
     bitwise without)."""
+    doctor: bool = True
+    """Say at the start, in a second, what is wrong with the data."""
     ingest: IngestConfig = field(default_factory=IngestConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)

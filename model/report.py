@@ -18,6 +18,7 @@ import numpy as np
 
 from model import plots
 from model.calibration import CalibrationCheck
+from model.findings import findings_section
 from model.notes import note_data, note_scores
 from model.page import build_page, bullet_list, escape, format_number, section, side_by_side, table
 from model.report_probabilities import probabilities_section
@@ -64,6 +65,7 @@ def write_report(
         _header(name, summary, scores),
         _cards(summary, scores, label_counts),
         bullet_list(notes),
+        findings_section(summary),
         _learning(events),
         _classes(scores, labels, label_counts),
         _confusions(scores, confusions, examples, labels),

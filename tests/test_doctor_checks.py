@@ -57,9 +57,9 @@ def test_words_are_those_of_the_training_tokenizer():
     import pyarrow as pa
     import tensorflow as tf
 
-    from tfdata.checkup.words import cut_words
     from tfdata.config import TokenizerConfig
     from tfdata.encode import build_tokenize
+    from tfdata.words import cut_words
 
     texts = ["Ärger, Istanbul\tund\nMORE", "", "  a--b ", "日本 x\u00a0y", "ΣΑ \r\v\f end"]
     words = cut_words(pa.chunked_array([texts[:2], texts[2:]]))

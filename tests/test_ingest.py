@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shortline import UserError
-from tfdata import pool, shuffle, split
+from tfdata import pool, shuffle, split_log
 from tfdata.config import IngestConfig, TokenizerConfig
 from tfdata.ingest import cache_folder, ingest, ingest_cached, main
 from tfdata.shard_writer import ShardWriter
@@ -64,7 +64,7 @@ def small_buckets(monkeypatch):
     """So that a small corpus is scattered over several buckets and logs."""
     monkeypatch.setattr(shuffle, "_BUCKET_BYTES", 5_000)
     monkeypatch.setattr(shuffle, "_FLUSH_BYTES", 3_000)
-    monkeypatch.setattr(split, "_LOG_ROWS", 100)
+    monkeypatch.setattr(split_log, "_PENDING_ROWS", 100)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_named_files_are_the_parts(tmp_path, rows):
     assert shard_set.counts["texts_on_both_sides"] == 1
     summary = summarize(shard_set)
     assert "texts of the training part are also in" in summary
-    assert "2 labels stand in --valid or --test alone" in summary
+    assert "2 labels stand in validation or test alone" in summary
     manifest = json.loads((shard_set.folder / "manifest.json").read_text())
     assert manifest["settings"]["ingest"]["valid"] == "valid.csv"
     assert str(tmp_path) not in json.dumps(manifest)

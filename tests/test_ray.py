@@ -187,3 +187,18 @@ def test_shards_are_planned_as_the_writer_ends_them(tmp_path, monkeypatch, seed)
     assert [sum(piece.num_docs for piece in shard) for shard in planned] == written
     assert [piece for shard in planned for piece in shard] == pieces
     assert {200, 100} <= set(written), "some end by documents, some by bytes"
+
+
+@pytest.mark.slow
+def test_the_same_bytes_by_time(tmp_path, cluster):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name, rows in zip("ab", np.array_split(random.permutation(3_000), 2), strict=True):
+        lines = [f"text {i},c{i % 7},{2000 + i // 200 if i % 9 else ''}\n" for i in rows]
+        (folder / f"{name}.csv").write_text("text,label,year\n" + "".join(lines))
+    for engine in (EngineConfig(), RAY):
+        config = {"split": "time", "time": "year", "test": "0.1"}
+        made = make(tmp_path / engine.engine, engine, folder, TokenizerConfig(), **config)
+        assert made.counts["without_time"] == 334
+    assert_same_bytes(tmp_path / "local", tmp_path / "ray")

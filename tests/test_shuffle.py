@@ -17,7 +17,7 @@ def _shuffle(folder, num_docs, num_bytes):
         codes = np.arange(start, min(num_docs, start + 100), dtype=np.int32)
         columns = [
             pa.array([f"text {c} " * 20 for c in codes]), codes, codes.astype(np.uint64),
-            np.zeros(len(codes), np.uint8),
+            np.zeros(len(codes), np.uint8), np.zeros(len(codes)),
         ]  # fmt: skip
         buckets.add(pa.record_batch(columns, schema=DOCUMENTS))
     order = np.concatenate([batch.column("code").to_numpy() for batch in buckets.read()])

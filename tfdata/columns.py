@@ -41,9 +41,9 @@ def find_columns(
       UserError: a column asked for is missing or stands there twice, or none is plain.
     """
     if text is not None:
-        _check(names, text, "--text", source)
+        check_column(names, text, "--text", source)
     if label is not None:
-        _check(names, label, "--label", source)
+        check_column(names, label, "--label", source)
     text = text if text is not None else _guess([n for n in names if n != label], _TEXT_NAMES)
     if label is None and need_label:
         label = _guess([n for n in names if n != text], _LABEL_NAMES)
@@ -67,7 +67,8 @@ def _guess(names: Sequence[str], tiers: Sequence[Sequence[str]]) -> str | None:
     return None
 
 
-def _check(names: Sequence[str], name: str, flag: str, source: object) -> None:
+def check_column(names: Sequence[str], name: str, flag: str, source: object) -> None:
+    """Raises a UserError where there is not one column of that name."""
     times = names.count(name)
     if times > 1:
         raise UserError(

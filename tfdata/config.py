@@ -38,6 +38,12 @@ class IngestConfig:
     """Share of the documents to validate on, or a file that holds them."""
     test: str = "0"
     """Share of the documents to set aside for one last test, or a file that holds them."""
+    split: Literal["random", "group", "time"] = "random"
+    """What validates and tests: random: texts drawn by class; group: the same, with near copies on
+    one side (pip install -e '.[doctor]'); time: the newest rows by --time."""
+    time: str | None = None
+    """Column to split by with --split time: numbers, or dates like 2024-12-31 or
+    2024-12-31T23:59:59Z."""
     split_seed: int = 0
     """Seed of the split and of the global shuffle."""
     strict: bool = False
@@ -52,6 +58,10 @@ class IngestConfig:
                 require(0 <= share < 1, flag, share, "a share from 0 up to 1, or a file")
         total = (self.share("valid") or 0) + (self.share("test") or 0)
         require(total < 1, "valid/--test", total, "less than 1 together")
+        if self.split == "time" and self.time is None:
+            raise ValueError("--split time: name the column of times with --time")
+        if self.split != "time" and self.time is not None:
+            raise ValueError(f"--time {self.time}: needs --split time")
         if self.delimiter is not None:
             require(len(self.delimiter) == 1, "delimiter", repr(self.delimiter), "one character")
 

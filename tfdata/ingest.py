@@ -41,6 +41,7 @@ from tfdata.shard_writer import write_manifest
 from tfdata.shards import PARTS, SCHEMA, ShardSet, file_sha256, open_shards
 from tfdata.split import TRAIN, VALID, Split, SplitCounts
 from tfdata.summary import collect_counts, summarize
+from tfdata.time_split import TimeSplit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ def _ingest(
         work.mkdir()
         with contextlib.closing(_open_pool(work, sources, ingest_config, engine)) as pool:
             pool.fill(progress)
-            split, found = pool.builder.build(len(pool.labels))
+            split, found = pool.build_split()
             _check_learnable(pool, found, ingest_config)
             _write_set(folder, pool, split, found, tokenizer_config, progress)
         shutil.rmtree(work)
@@ -149,8 +150,9 @@ def _check_learnable(pool: Pool, found: SplitCounts, config: IngestConfig) -> No
             "to learn; is --label the right column?"
         )
     if (config.share("valid") or 0) > 0 and not found.part_docs[:, VALID].any():
+        texts = "two groups of near copies" if config.split == "group" else "two texts"
         raise UserError(
-            f"--valid {config.valid}: no class has the three documents, of two texts, that a split "
+            f"--valid {config.valid}: no class has the three documents, of {texts}, that a split "
             "needs; name a file with --valid, or train without validation by --valid 0"
         )
 
@@ -158,7 +160,7 @@ def _check_learnable(pool: Pool, found: SplitCounts, config: IngestConfig) -> No
 def _write_set(
     folder: Path,
     pool: Pool,
-    split: Split,
+    split: Split | TimeSplit,
     found: SplitCounts,
     config: TokenizerConfig,
     progress: bool,

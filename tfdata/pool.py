@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,16 @@ import pyarrow as pa
 
 from shortline import UserError, printable
 from tfdata.config import IngestConfig, TokenizerConfig
+from tfdata.label_order import LabelOrder
 from tfdata.progress import show_progress
 from tfdata.raw import ReadCounts
-from tfdata.read import estimate_bytes, list_files, read_documents
+from tfdata.read import estimate_bytes, list_files, read_documents, read_times
 from tfdata.shard_writer import ShardWriter
 from tfdata.shards import PARTS, Shard, ShardSet, is_shard_set, read_batches
 from tfdata.shuffle import DOCUMENTS, ShuffleBuckets
-from tfdata.split import TEST, TRAIN, VALID, Split, SplitBuilder, hash_texts
+from tfdata.split import TEST, TRAIN, VALID, Split, SplitCounts, hash_texts
+from tfdata.splitter import Splitter
+from tfdata.time_split import TimeSplit
 
 if TYPE_CHECKING:
     from tfdata.vocab import VocabularyBuilder
@@ -39,6 +42,10 @@ class Source:
 
     path: Path
     part: int
+
+    def settings(self, config: IngestConfig) -> IngestConfig:
+        """For reading it: what is not to be split needs no times."""
+        return config if self.part == TRAIN else replace(config, split="random", time=None)
 
 
 def find_sources(inputs: Sequence[Path], config: IngestConfig) -> list[Source]:
@@ -107,21 +114,21 @@ def code_documents(
         code_of_row = codes.merge(labels.dictionary.to_pylist(), counts)[labels.indices.to_numpy()]
         hashes = hash_texts(texts, seed)
         parts = np.full(len(batch), part, np.uint8)
-        columns = [texts, pa.array(code_of_row), pa.array(hashes), pa.array(parts)]
-        yield pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS)
+        columns = [texts, code_of_row, hashes, parts, read_times(batch)]
+        yield pa.RecordBatch.from_arrays([*map(pa.array, columns)], schema=DOCUMENTS)
 
 
 class Pool(ABC):
-    """All documents of all sources: on the disk, and as hashes in the split's builder."""
+    """All documents of all sources: on the disk, and as hashes in the splitter."""
 
     def __init__(self, folder: Path, sources: Sequence[Source], config: IngestConfig):
         self._folder, self._sources, self._config = folder, sources, config
         files = [f for source in sources for f in list_files(source.path, config.format)]
         self._disk_bytes = sum(file.stat().st_size for file in files)
         self._num_bytes = sum(estimate_bytes(file) for file in files)
-        self.builder = SplitBuilder(
-            folder, valid=config.share("valid") or 0.0, test=config.share("test") or 0.0
-        )
+        self._splitter = Splitter(folder, config)
+        self.order = LabelOrder()
+        """Of the rows that are to be split."""
         self.counts = ReadCounts()
         self._codes = LabelCodes()
 
@@ -138,11 +145,28 @@ class Pool(ABC):
           UserError: something cannot be read, or the labels are so many that they are none.
         """
 
+    def take_in(
+        self,
+        texts: pa.Array | None,
+        hashes: np.ndarray,
+        codes: np.ndarray,
+        source: int,
+        times: np.ndarray,
+    ) -> None:
+        """For the split and the order: the next documents; without texts, none by near copies."""
+        self._splitter.add(texts, hashes, codes, source, times)
+        if source == TRAIN:
+            self.order.add(codes)
+
+    def build_split(self) -> tuple[Split | TimeSplit, SplitCounts]:
+        """The rule for all that was read, and what becomes of the documents under it."""
+        return self._splitter.build(len(self.labels))
+
     @abstractmethod
     def write_shards(
         self,
         folder: Path,
-        split: Split,
+        split: Split | TimeSplit,
         id_of_code: np.ndarray,
         vocabulary: VocabularyBuilder,
         progress: bool,
@@ -188,17 +212,19 @@ class LocalPool(Pool):
         seed = self._config.split_seed
         with show_progress("reading", progress) as update:
             for source in self._sources:
-                batches = read_documents(source.path, self._config, self.counts)
+                config = source.settings(self._config)
+                batches = read_documents(source.path, config, self.counts)
                 for batch in code_documents(batches, source.part, seed, self._codes, self.counts):
-                    hashes, codes = (batch.column(c).to_numpy() for c in ("hash", "code"))
-                    self.builder.add(hashes, codes, source.part)
+                    named = ("hash", "code", "time")
+                    hashes, codes, times = (batch.column(c).to_numpy() for c in named)
+                    self.take_in(batch.column("text"), hashes, codes, source.part, times)
                     self._buckets.add(batch)
                     update(self.counts.rows_kept, self.counts.bytes_read / self._disk_bytes)
 
     def write_shards(
         self,
         folder: Path,
-        split: Split,
+        split: Split | TimeSplit,
         id_of_code: np.ndarray,
         vocabulary: VocabularyBuilder,
         progress: bool,
@@ -217,14 +243,20 @@ class LocalPool(Pool):
 
     def close(self) -> None:
         self._buckets.close()
+        self._splitter.close()
 
 
 def split_batch(
-    batch: pa.RecordBatch, split: Split, id_of_code: np.ndarray
+    batch: pa.RecordBatch, split: Split | TimeSplit, id_of_code: np.ndarray
 ) -> Iterator[tuple[int, pa.Array, np.ndarray]]:
     """A batch of shuffle.DOCUMENTS by part: (part, string[n], label ids int32[n])."""
-    hashes, codes, sources = (batch.column(c).to_numpy() for c in ("hash", "code", "source"))
-    parts = split.parts(hashes, codes, sources)
+    codes, parts = batch.column("code").to_numpy(), find_parts(batch, split)
     for part in (TRAIN, VALID, TEST):
         rows = np.flatnonzero(parts == part)
         yield part, batch.column("text").take(rows), id_of_code[codes[rows]]
+
+
+def find_parts(rows: pa.RecordBatch | pa.Table, split: Split | TimeSplit) -> np.ndarray:
+    """uint8[n], of rows of shuffle.DOCUMENTS."""
+    named = ("hash", "code", "source", "time")
+    return split.parts(*(rows.column(name).to_numpy() for name in named))

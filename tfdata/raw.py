@@ -45,6 +45,8 @@ class ReadCounts:
     """Kept documents whose text has no character."""
     columns: set[tuple[str, str]] = field(default_factory=set)
     """The (text, label) columns that were read."""
+    time_kinds: set[str] = field(default_factory=set)
+    """Of the times read: numbers or dates."""
     bytes_read: int = 0
     """Bytes read so far of the files as they lie on the disk: for progress."""
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from shortline import UserError
 from tfdata.config import IngestConfig, TokenizerConfig
 from tfdata.pool import Pool, Source
 from tfdata.progress import show_progress
@@ -40,11 +41,12 @@ from tfdata.ray_tasks import (
     words_path,
     write,
 )
-from tfdata.read import list_files, read_documents
+from tfdata.read import check_time_kinds, list_files, read_documents
 from tfdata.shard_writer import SHARD_BYTES, SHARD_DOCS
 from tfdata.shards import PARTS, ROW_GROUP_DOCS, Shard, ShardSet
 from tfdata.shuffle import DOCUMENTS, count_buckets
 from tfdata.split import Split
+from tfdata.time_split import TimeSplit
 
 if TYPE_CHECKING:
     from tfdata.vocab import VocabularyBuilder
@@ -57,6 +59,10 @@ class RayPool(Pool):
         self, folder: Path, sources: Sequence[Source], config: IngestConfig, address: str | None
     ):
         """Raises a UserError where Ray is not installed or no cluster is at `address`."""
+        if config.split == "group":
+            raise UserError(
+                "--split group: compares all texts, which no task of Ray has; use --engine local"
+            )
         sources = [Source(Path(os.path.abspath(s.path)), s.part) for s in sources]
         super().__init__(folder, sources, config)
         self._cluster = Cluster(address)
@@ -71,23 +77,25 @@ class RayPool(Pool):
             results = self._cluster.map(read, calls)
             for index, (counts, names) in enumerate(results):
                 _add(self.counts, counts)
+                check_time_kinds(inputs[index].file, self._config.time, self.counts)
                 self._num_docs.append(counts.rows_kept)
                 self._code_of_code.append(self._codes.merge(names, self.counts))
                 self._hand_to_split(index, inputs[index].source.part)
                 update(self.counts.rows_kept, self.counts.bytes_read / self._disk_bytes)
 
     def _hand_to_split(self, index: int, part: int) -> None:
-        columns = [DOCUMENTS.get_field_index(name) for name in ("code", "hash")]
+        columns = [DOCUMENTS.get_field_index(name) for name in ("code", "hash", "time")]
         options = pa.ipc.IpcReadOptions(included_fields=columns)
         with pa.ipc.open_stream(str(read_path(self._folder, index)), options=options) as reader:
             for batch in reader:
-                codes, hashes = (batch.column(name).to_numpy() for name in ("code", "hash"))
-                self.builder.add(hashes, self._code_of_code[index][codes], part)
+                named = ("code", "hash", "time")
+                codes, hashes, times = (batch.column(name).to_numpy() for name in named)
+                self.take_in(None, hashes, self._code_of_code[index][codes], part, times)
 
     def write_shards(
         self,
         folder: Path,
-        split: Split,
+        split: Split | TimeSplit,
         id_of_code: np.ndarray,
         vocabulary: VocabularyBuilder,
         progress: bool,
@@ -166,7 +174,7 @@ class RayPool(Pool):
 
 
 def _list_inputs(source: Source, config: IngestConfig) -> Iterator[Input]:
-    counts = ReadCounts()
+    counts, config = ReadCounts(), source.settings(config)
     with contextlib.closing(read_documents(source.path, config, counts)) as batches:
         next(batches, None)
     ((text, label),) = counts.columns
@@ -177,10 +185,8 @@ def _list_inputs(source: Source, config: IngestConfig) -> Iterator[Input]:
 
 def _add(counts: ReadCounts, more: ReadCounts) -> None:
     for field in dataclasses.fields(ReadCounts):
-        if field.name != "columns":
-            total = getattr(counts, field.name) + getattr(more, field.name)
-            setattr(counts, field.name, total)
-    counts.columns |= more.columns
+        one, other = getattr(counts, field.name), getattr(more, field.name)
+        setattr(counts, field.name, one | other if isinstance(one, set) else one + other)
 
 
 def _merge_words(path: Path, vocabulary: VocabularyBuilder, lengths: np.ndarray) -> None:

@@ -22,13 +22,14 @@ import pyarrow as pa
 
 from shortline import UserError, write_whole
 from tfdata.config import IngestConfig, TokenizerConfig
-from tfdata.pool import LabelCodes, Source, code_documents, split_batch
+from tfdata.pool import LabelCodes, Source, code_documents, find_parts, split_batch
 from tfdata.raw import ReadCounts
 from tfdata.read import read_file
 from tfdata.shard_writer import ShardWriter
 from tfdata.shards import COLUMNS, PARTS, ROW_GROUP_DOCS, Shard, ShardSet, read_batches
 from tfdata.shuffle import DOCUMENTS, row_random, scatter, shuffle_bucket
 from tfdata.split import TRAIN, Split
+from tfdata.time_split import TimeSplit
 
 if TYPE_CHECKING:
     from tfdata.vocab import VocabularyBuilder
@@ -76,7 +77,7 @@ def scatter_file(
     first_row: int,
     num_buckets: int,
     seed: int,
-    shared: tuple[Split, np.ndarray],
+    shared: tuple[Split | TimeSplit, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Task: what `read` wrote, sorted by bucket: bytes int64[B] and documents int64[B, 3] of each.
 
@@ -87,8 +88,7 @@ def scatter_file(
     random = row_random([seed], first_row)
     num_bytes, num_docs = np.zeros(num_buckets, np.int64), np.zeros((num_buckets, 3), np.int64)
     for number, table in enumerate(_read_tables(read_path(folder, index), code_of_code)):
-        hashes, codes, sources = (table.column(c).to_numpy() for c in ("hash", "code", "source"))
-        parts = split.parts(hashes, codes, sources)
+        parts = find_parts(table, split)
         table = table.append_column("part", pa.array(parts))
         table, bounds, some_bytes = scatter(table, random, num_buckets)
         num_bytes += some_bytes
@@ -109,7 +109,7 @@ def order(
     num_bytes: int,
     seed: int,
     before: np.ndarray,
-    shared: tuple[Split, np.ndarray],
+    shared: tuple[Split | TimeSplit, np.ndarray],
     config: TokenizerConfig,
 ) -> tuple[list[list[Piece]], np.ndarray]:
     """Task: one bucket's documents as pieces of each part, and training's counts of lengths.

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shortline import UserError, printable
-from tfdata.columns import find_columns
+from tfdata.columns import check_column, find_columns
 from tfdata.config import IngestConfig
 from tfdata.csv_table import open_csv
 from tfdata.line_table import open_fasttext, open_jsonl
 from tfdata.parquet_table import open_parquet, unpacked_bytes
 from tfdata.raw import BATCH_ROWS, BOM, RawTable, ReadCounts, check_regular, read_head, reading
+from tfdata.times import parse_times
 
 Format = Literal["auto", "csv", "tsv", "jsonl", "parquet", "fasttext"]
 _PACKED = (".gz", ".zst")
@@ -38,6 +39,8 @@ def read_documents(
     path: Path, config: IngestConfig, counts: ReadCounts
 ) -> Generator[pa.RecordBatch, None, None]:
     """Batches of up to 16,384 rows of (text: string, label: string), no nulls, valid UTF-8.
+
+    With --time also their `time`: float64, NaN for none.
 
     `path` is a file, or a folder whose data files are read in the order of their names. Rows
     without a text or a label are dropped; `counts` says how many, and what else was changed.
@@ -69,10 +72,18 @@ def read_file(
     assert label is not None
     counts.columns.add((text, label))
     row = table.first_row
-    for batch in table.read([n for n in (text, label) if n in table.names]):
+    wanted = [text, label]
+    if config.time is not None:
+        check_column(all_names, config.time, "--time", file)
+        wanted.append(config.time)
+    for batch in table.read([n for n in dict.fromkeys(wanted) if n in table.names]):
         texts = column_as_text(batch, text, folders, file)
         labels = column_as_text(batch, label, folders, file)
-        yield from _clean(texts, labels, _Place(file, row, config.strict), counts)
+        place, times = _Place(file, row, config.strict), None
+        if config.time is not None:
+            stamps = column_as_text(batch, config.time, folders, file)
+            times = _parse_column(stamps, config.time, place, counts)
+        yield from _clean(texts, labels, times, place, counts)
         row += batch.num_rows
     return replace(config, text=text, label=label)
 
@@ -223,8 +234,40 @@ class _Place:
     strict: bool
 
 
+def _parse_column(column: pa.Array, name: str, place: _Place, counts: ReadCounts) -> np.ndarray:
+    """Times binary[n] → float64[n]."""
+    try:
+        times, kind = parse_times(decode_texts(column)[0])
+    except ValueError as error:
+        row, text = error.args
+        raise UserError(
+            f"{place.file}: row {place.first_row + row}: --time {printable(name, 60)} holds "
+            f"`{printable(text, 40)}`: write all times as numbers, or all as dates like 2024-12-31 "
+            "or 2024-12-31T23:59:59Z"
+        ) from None
+    counts.time_kinds |= {kind} - {""}
+    check_time_kinds(place.file, name, counts)
+    return times
+
+
+def read_times(batch: pa.RecordBatch) -> np.ndarray:
+    """Of what `read_documents` gives: float64[n], NaN where there is no time."""
+    if "time" not in batch.schema.names:
+        return np.full(len(batch), np.nan)
+    return batch.column("time").to_numpy()
+
+
+def check_time_kinds(file: Path, name: str | None, counts: ReadCounts) -> None:
+    """Raises a UserError where the times read so far are of two kinds."""
+    if len(counts.time_kinds) > 1:
+        raise UserError(
+            f"{file}: --time {printable(name or '', 60)} holds numbers in some rows and dates in "
+            "others; write all alike"
+        )
+
+
 def _clean(
-    texts: pa.Array, labels: pa.Array, place: _Place, counts: ReadCounts
+    texts: pa.Array, labels: pa.Array, times: np.ndarray | None, place: _Place, counts: ReadCounts
 ) -> Iterator[pa.RecordBatch]:
     """Drops rows without text or label and mends UTF-8; binary[n] twice → batches of DOCUMENTS."""
     labels, bad_labels = decode_texts(labels)
@@ -248,6 +291,8 @@ def _clean(
     counts.invalid_utf8 += len(bad)
     counts.empty_text += pc.sum(pc.equal(pc.binary_length(texts), 0)).as_py() or 0
     batch = pa.RecordBatch.from_arrays([texts, labels], schema=DOCUMENTS)
+    if times is not None:
+        batch = batch.append_column("time", pa.array(times[kept]))
     for start in range(0, len(batch), BATCH_ROWS):
         yield batch.slice(start, BATCH_ROWS)
 

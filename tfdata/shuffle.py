@@ -19,9 +19,12 @@ _MOST_BUCKETS = 512  # each is an open file
 _FLUSH_BYTES = 32 << 20
 _BATCH_DOCS = 16_384
 DOCUMENTS = pa.schema(
-    [("text", pa.string()), ("code", pa.int32()), ("hash", pa.uint64()), ("source", pa.uint8())]
-)
-_FIXED_BYTES = 17  # of a document beside its text: an offset, the code, the hash, the source
+    [
+        ("text", pa.string()), ("code", pa.int32()), ("hash", pa.uint64()), ("source", pa.uint8()),
+        ("time", pa.float64()),
+    ]
+)  # fmt: skip
+_FIXED_BYTES = 25  # of a document beside its text: an offset, code, hash, source and time
 
 
 def count_buckets(num_bytes: int) -> int:

@@ -3,7 +3,8 @@
 So the split does not depend on the order of files and rows, identical texts never stand on two
 sides, and memory is bounded: a sketch of each class gives it a range of hashes for validation and
 one for test. A log on disk, grouped by hash, finds the texts whose several labels would pull
-them to several sides; these train.
+them to several sides; these train. Where near copies are to stand on one side too, their group has
+one hash, which then stands for all of its texts.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tfdata.near_groups import NearGroups
 from tfdata.sketch import ClassTexts, HashSketch, changes
+from tfdata.split_log import HASH_SPACE, SplitLog
 
 PARTS = ("train", "valid", "test")
 TRAIN, VALID, TEST = range(3)
-HASH_SPACE = 2**62
-_LOG_FILES = 64
-_LOG_ROWS = 1 << 20
-_ROW = np.dtype([("hash", "<u8"), ("code", "<i4"), ("source", "u1")])
 _KEY = 0x73686F72746C696E
 
 
@@ -48,9 +47,19 @@ class Split:
     """uint64, sorted: texts that train in any case."""
     to_valid: np.ndarray
     """uint64, sorted: texts that validate in any case."""
+    groups: NearGroups | None = None
+    """All hashes above are of groups where texts have one."""
 
-    def parts(self, hashes: np.ndarray, codes: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    def parts(
+        self,
+        hashes: np.ndarray,
+        codes: np.ndarray,
+        sources: np.ndarray,
+        times: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The part uint8[n] of each row; a row of a --valid or --test file keeps its source's."""
+        if self.groups is not None:
+            hashes = self.groups.of(hashes)
         parts = np.zeros(len(hashes), np.uint8)
         for part, ranges in ((VALID, self.valid_ranges), (TEST, self.test_ranges)):
             parts[(hashes >= ranges[codes, 0]) & (hashes < ranges[codes, 1])] = part
@@ -74,6 +83,10 @@ class SplitCounts:
     """Texts of the training part that a --valid or --test file holds too."""
     one_text_codes: list[int] = field(default_factory=list)
     """Classes of two or more documents that are all the same text."""
+    by: dict[str, int] = field(default_factory=dict)
+    """What only this way of splitting counts, by names of tfdata.summary."""
+    one_group_codes: list[int] = field(default_factory=list)
+    """Classes of several texts that are all near copies of each other, by chains."""
 
 
 def _contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -89,24 +102,25 @@ class SplitBuilder:
         self._shares = valid, test
         self._sketch = HashSketch(sketch_size)
         self._folder = folder
-        self._pending: list[np.ndarray] = []
+        self._log = SplitLog(folder)
 
-    def add(self, hashes: np.ndarray, codes: np.ndarray, source: int = TRAIN) -> None:
+    def add(
+        self,
+        hashes: np.ndarray,
+        codes: np.ndarray,
+        source: int = TRAIN,
+        times: np.ndarray | None = None,
+    ) -> None:
         """Takes in text hashes uint64[n] and class codes int32[n] of one source.
 
         Source 0 is to be split; rows of source VALID or TEST already belong there.
         """
         if source == TRAIN:
             self._sketch.add(codes, hashes)
-        rows = np.empty(len(hashes), _ROW)
-        rows["hash"], rows["code"], rows["source"] = hashes, codes, source
-        self._pending.append(rows)
-        if sum(map(len, self._pending)) >= _LOG_ROWS:
-            self._write_log()
+        self._log.add(hash=hashes, code=codes, source=source)
 
     def build(self, num_classes: int) -> tuple[Split, SplitCounts]:
         """The rule, and what became of the documents under it."""
-        self._write_log()
         classes = self._sketch.classes(num_classes)
         plans = [plan_class(texts, *self._shares) for texts in classes]
         ranges = np.array([p.ranges for p in plans], np.uint64).reshape(num_classes, 2, 2)
@@ -119,7 +133,10 @@ class SplitBuilder:
         ]
         none = np.empty(0, np.uint64)
         split = Split(ranges[:, 0], ranges[:, 1], to_train=none, to_valid=none)
-        kept = [_group_log(rows, split, most, counts) for rows in self._read_log()]
+        kept = []
+        for rows in self._log.read():
+            count_texts(rows, counts)
+            kept.append(_group_log(rows, split, most, counts))
         split = replace(split, to_train=np.sort(np.concatenate(kept)))
         counts.texts_kept_in_training = len(split.to_train)
         sizes = np.array([texts.num_docs for texts in classes], np.int64)
@@ -128,9 +145,39 @@ class SplitBuilder:
             split = replace(split, to_valid=self._mend(lacking, split, counts))
         return split, counts
 
+    def build_by_group(self, num_classes: int, groups: NearGroups) -> tuple[Split, SplitCounts]:
+        """The same rule for groups of near copies in the place of texts."""
+        folder = self._folder / "groups"
+        folder.mkdir()
+        valid, test = self._shares
+        inner = SplitBuilder(folder, valid=valid, test=test)
+        found = SplitCounts(np.zeros((num_classes, 3), np.int64))
+        texts_of_class = np.zeros(num_classes, np.int64)
+        for rows in self._log.read():
+            texts_of_class += count_texts(rows, found, num_classes)
+            hashes = groups.of(rows["hash"])
+            for source in (TRAIN, VALID, TEST):
+                mine = rows["source"] == source
+                inner.add(hashes[mine], rows["code"][mine], source)
+        split, counts = inner.build(num_classes)
+        several = texts_of_class > 1
+        one_group = [code for code in counts.one_text_codes if several[code]]
+        by = {
+            "near_groups": len(groups),
+            "near_texts": len(groups.hashes),
+            "largest_near_group": groups.largest,
+            "near_groups_kept_in_training": counts.texts_kept_in_training,
+            "near_groups_on_both_sides": counts.texts_on_both_sides,
+        }
+        found = replace(
+            found, part_docs=counts.part_docs, by=by, one_group_codes=one_group,
+            one_text_codes=[code for code in counts.one_text_codes if not several[code]],
+        )  # fmt: skip
+        return replace(split, groups=groups), found
+
     def _mend(self, lacking: np.ndarray, split: Split, counts: SplitCounts) -> np.ndarray:
         """One text each, of no other class, for the classes without validation documents."""
-        found = [_own_texts(rows, split, lacking) for rows in self._read_log()]
+        found = [_own_texts(rows, split, lacking) for rows in self._log.read()]
         codes, times, hashes, parts = (np.concatenate(c) for c in zip(*found, strict=True))
         spared = (parts == TEST) | (times < counts.part_docs[codes, TRAIN])
         codes, times, hashes, parts = (c[spared] for c in (codes, times, hashes, parts))
@@ -140,24 +187,21 @@ class SplitBuilder:
         counts.part_docs[codes[best], VALID] += times[best]
         return np.sort(hashes[best])
 
-    def _write_log(self) -> None:
-        rows = np.concatenate([*self._pending, np.empty(0, _ROW)])
-        self._pending = []
-        file_of_row = rows["hash"] // np.uint64(HASH_SPACE // _LOG_FILES)
-        rows = rows[np.argsort(file_of_row, kind="stable")]
-        bounds = np.searchsorted(np.sort(file_of_row), np.arange(_LOG_FILES + 1))
-        for i in range(_LOG_FILES):
-            with open(self._folder / f"{i:02d}.log", "ab") as file:
-                file.write(rows[bounds[i] : bounds[i + 1]].tobytes())
 
-    def _read_log(self):
-        for i in range(_LOG_FILES):
-            rows = np.fromfile(self._folder / f"{i:02d}.log", _ROW)
-            yield rows[np.lexsort((rows["code"], rows["hash"]))]
+def count_texts(rows: np.ndarray, counts: SplitCounts, num_classes: int = 0) -> np.ndarray:
+    """Counts copies and contradictions in rows sorted by text; the texts int64[C] of each class."""
+    if not len(rows):
+        return np.zeros(num_classes, np.int64)
+    new_text = changes(rows["hash"])
+    new_pair = new_text | changes(rows["code"])
+    counts.duplicates += len(rows) - int(new_pair.sum())
+    labels = np.add.reduceat(new_pair.astype(np.int64), np.flatnonzero(new_text))
+    counts.texts_with_several_labels += int((labels > 1).sum())
+    return np.bincount(rows["code"][new_pair], minlength=num_classes)
 
 
 def _group_log(rows: np.ndarray, split: Split, most: np.ndarray, counts: SplitCounts) -> np.ndarray:
-    """Counts one log file, sorted by text, and gives the texts uint64 that must train."""
+    """Counts one file's documents by part, and gives the texts uint64 that must train."""
     hashes, codes, sources = rows["hash"], rows["code"], rows["source"]
     if not len(rows):
         return hashes
@@ -180,10 +224,6 @@ def _group_log(rows: np.ndarray, split: Split, most: np.ndarray, counts: SplitCo
     num_classes = len(counts.part_docs)
     cells = np.bincount(codes.astype(np.int64) * 3 + final, minlength=3 * num_classes)
     counts.part_docs += cells.reshape(num_classes, 3)
-    counts.duplicates += len(rows) - len(pairs)
-    counts.texts_with_several_labels += int(
-        (np.add.reduceat(new_pair.astype(np.int64), starts) > 1).sum()
-    )
     trains = np.minimum.reduceat(final, starts) == TRAIN
     counts.texts_on_both_sides += int((trains & (np.maximum.reduceat(final, starts) > TRAIN)).sum())
     return hashes[starts[to_train]]

@@ -24,18 +24,28 @@ _NOTES = {
     "texts_with_several_labels": "texts stand under several labels",
     "texts_kept_in_training": "texts train because their labels or their number forbid a split",
     "texts_on_both_sides": "texts of the training part are also in your --valid or --test file",
+    "near_groups": "groups of near copies, each kept on one side",
+    "near_texts": "texts are in such groups",
+    "largest_near_group": "of them in the largest group",
+    "near_groups_kept_in_training": "groups or texts train because their labels or their number "
+    "forbid a split",
+    "near_groups_on_both_sides": "groups of near copies, or texts, of the training part are also "
+    "in your --valid or --test file",
+    "texts_that_recur": "texts of the training part come again in a newer one",
+    "without_time": "documents have no time, and train",
     "classes_without_valid": "classes have no validation documents",
 }
 _NAMED_NOTES = {
     "bigger_classes_without_valid": "of them have three documents or more",
     "one_text_classes": "classes repeat one single text, which trains",
+    "one_group_classes": "classes are one group of near copies each, which trains",
 }
 
 
 def collect_counts(pool: Pool, found: SplitCounts) -> dict[str, Any]:
     """What ingest read, dropped, replaced and found."""
     counts = dataclasses.asdict(pool.counts)
-    del counts["bytes_read"]
+    del counts["bytes_read"], counts["time_kinds"]
     counts["columns"] = sorted(map(list, pool.counts.columns))
     for name in (
         "duplicates",
@@ -44,6 +54,7 @@ def collect_counts(pool: Pool, found: SplitCounts) -> dict[str, Any]:
         "texts_on_both_sides",
     ):
         counts[name] = getattr(found, name)
+    counts |= found.by
     docs = found.part_docs
     lacking = np.flatnonzero((docs[:, TRAIN] > 0) & (docs[:, VALID] == 0))
     counts["classes_without_valid"] = len(lacking)
@@ -51,6 +62,9 @@ def collect_counts(pool: Pool, found: SplitCounts) -> dict[str, Any]:
         pool.labels[code] for code in lacking if docs[code].sum() >= 3
     )
     counts["one_text_classes"] = sorted(pool.labels[code] for code in found.one_text_codes)
+    counts["one_group_classes"] = sorted(pool.labels[code] for code in found.one_group_codes)
+    drift = pool.order.measure()
+    counts["order"] = {} if drift is None else dataclasses.asdict(drift)
     return counts
 
 
@@ -65,9 +79,9 @@ def summarize(shard_set: ShardSet) -> str:
         f"{len(labels):,} classes, from {sizes[0]:,} ({printable(labels[0], 40)}) down to "
         f"{sizes[-1]:,} ({printable(labels[-1], 40)}) training documents",
     ]
-    lines += [f"{counts[name]:,} {what}" for name, what in _NOTES.items() if counts[name]]
-    named = {what: counts[name] for name, what in _NAMED_NOTES.items()}
-    named["labels stand in --valid or --test alone; they are never learned"] = (
+    lines += [f"{counts[name]:,} {what}" for name, what in _NOTES.items() if counts.get(name)]
+    named = {what: counts.get(name, []) for name, what in _NAMED_NOTES.items()}
+    named["labels stand in validation or test alone; they are never learned"] = (
         shard_set.unseen_labels
     )
     if not shard_set.num_docs("valid"):  # asked for, so no news

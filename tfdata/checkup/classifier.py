@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from tfdata.checkup.words import Words
+from tfdata.words import Words
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

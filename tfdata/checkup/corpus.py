@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from shortline import UserError
-from tfdata.checkup.words import WORD_FILTERS, Words, cut_words
 from tfdata.config import IngestConfig
 from tfdata.pool import find_sources
 from tfdata.raw import ReadCounts
-from tfdata.read import read_documents
-from tfdata.split import TRAIN, SplitBuilder, hash_texts
+from tfdata.read import read_documents, read_times
+from tfdata.split import TRAIN, hash_texts
+from tfdata.splitter import Splitter
+from tfdata.words import WORD_FILTERS, Words, cut_words
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ def read_corpus(
     texts: list[pa.Array] = []
     labels: list[pa.Array] = []
     sources: list[np.ndarray] = []
+    times: list[np.ndarray] = []
     for source in find_sources(inputs, config):
-        for batch in read_documents(source.path, config, counts):
+        for batch in read_documents(source.path, source.settings(config), counts):
+            times.append(read_times(batch))
             texts.append(batch.column("text"))
             labels.append(batch.column("label").dictionary_encode())
             sources.append(np.full(len(batch), source.part, np.uint8))
@@ -97,7 +101,7 @@ def read_corpus(
     names = tuple(coded.chunk(0).dictionary.to_pylist())
     part_of = np.concatenate(sources)
     column = pa.chunked_array(texts, pa.string())
-    parts = split_corpus(column, codes, part_of, len(names), config)
+    parts = split_corpus(column, codes, part_of, np.concatenate(times), len(names), config)
     return Corpus(column, codes, names, part_of, parts, filters), counts
 
 
@@ -105,6 +109,7 @@ def split_corpus(
     texts: pa.ChunkedArray,
     codes: np.ndarray,
     sources: np.ndarray,
+    times: np.ndarray,
     num_classes: int,
     config: IngestConfig,
 ) -> np.ndarray:
@@ -113,13 +118,17 @@ def split_corpus(
     if valid == test == 0:
         return sources
     hashes = np.concatenate([hash_texts(chunk, config.split_seed) for chunk in texts.chunks])
-    with tempfile.TemporaryDirectory() as folder:
-        builder = SplitBuilder(Path(folder), valid=valid, test=test)
-        for source in np.unique(sources):
-            mine = np.flatnonzero(sources == source)
-            builder.add(hashes[mine], codes[mine], int(source))
-        split, _ = builder.build(num_classes)
-    return split.parts(hashes, codes, sources)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(Splitter(Path(folder), config)) as splitter,
+    ):
+        start = 0
+        for chunk in texts.chunks:  # each of one source, and never empty
+            rows = slice(start, start + len(chunk))
+            splitter.add(chunk, hashes[rows], codes[rows], int(sources[start]), times[rows])
+            start += len(chunk)
+        split, _ = splitter.build(num_classes)
+    return split.parts(hashes, codes, sources, times)
 
 
 def own_rows(corpus: Corpus) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Texts that are almost the same: found by MinHash, confirmed by edit distance.
 
-MinHash (Broder 1997) over words and pairs of words, in bands: texts that agree in a band are
-compared, and counted where their Levenshtein similarity is .9 or more. Legend: D distinct texts,
-S shingles of all of them one after the other.
+Texts that agree in a band are compared, and counted where their Levenshtein similarity is .9 or
+more. Legend: D distinct texts.
 """
 
 from __future__ import annotations
@@ -14,14 +13,10 @@ import numpy as np
 
 from tfdata.checkup.corpus import Corpus
 from tfdata.checkup.finding import Finding, grade, show
-from tfdata.checkup.words import mix, take_ranges
+from tfdata.minhash import SIMILAR, Runs, band_keys, compare_texts
 from tfdata.split import TRAIN
+from tfdata.words import mix, take_ranges
 
-SIMILAR = 0.9
-"""1 - edits / length of the longer text."""
-_BAND_ROWS = (3, 6) * 8
-"""Hashes of each band: three find what is near, six what is nearest among much that is near."""
-_THREADS = 2
 _DRAWS = 2
 """Partners of a text that are tried in a band."""
 
@@ -49,12 +44,26 @@ def find_near(corpus: Corpus) -> NearTexts:
     found = NearTexts(*(np.full(len(rows), -1, np.int64) for _ in range(3)))
     random = np.random.default_rng(0)
     for keys in _band_keys(corpus, rows):
-        classes, sides = _Runs(keys, codes), _Runs(keys, held)
+        classes, sides = Runs(keys, codes), Runs(keys, held)
         for _ in range(_DRAWS):
             _confirm(corpus, rows, found.within, classes.draw(random, same=True))
             _confirm(corpus, rows, found.across, classes.draw(random, same=False))
             trained = np.where(held == 1, sides.draw(random, same=False), -1)
             _confirm(corpus, rows, found.leaking, trained)
+    return found
+
+
+def find_near_leaks(corpus: Corpus) -> np.ndarray:
+    """Of `find_near` what leaks alone: int64[D]."""
+    rows = corpus.first_rows
+    held = (corpus.parts[rows] != TRAIN).astype(np.int64)
+    found = np.full(len(rows), -1, np.int64)
+    random = np.random.default_rng(0)
+    for keys in _band_keys(corpus, rows):
+        sides = Runs(keys, held)
+        for _ in range(_DRAWS):
+            trained = np.where(held == 1, sides.draw(random, same=False), -1)
+            _confirm(corpus, rows, found, trained)
     return found
 
 
@@ -70,84 +79,20 @@ def _confirm(corpus: Corpus, rows: np.ndarray, known: np.ndarray, partners: np.n
 
 def similarity(corpus: Corpus, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """float32[n]: 1 - Levenshtein distance / length of the longer, 0 where it is below .9."""
-    from rapidfuzz import process
-    from rapidfuzz.distance import Levenshtein
-
     done = np.zeros(len(rows), np.float32)
     for start in range(0, len(rows), 65_536):
         part = slice(start, start + 65_536)
-        done[part] = process.cpdist(
-            corpus.joined.take(rows[part]).to_pylist(),
-            corpus.joined.take(others[part]).to_pylist(),
-            scorer=Levenshtein.normalized_similarity,
-            score_cutoff=SIMILAR,
-            workers=_THREADS,
-            dtype=np.float32,
-        )
+        one, other = (corpus.joined.take(some[part]).to_pylist() for some in (rows, others))
+        done[part] = compare_texts(one, other)
     return done
 
 
 def _band_keys(corpus: Corpus, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The key uint64[D] of each distinct text in each band; texts without words have their own."""
+    """The key uint64[D] of each distinct text in each band."""
     words = corpus.words
     lengths = words.lengths[rows]
-    ids = take_ranges(words.ids, words.offsets[rows], lengths).astype(np.uint64)
-    filled = np.flatnonzero(lengths)
-    ends = np.cumsum(lengths)[filled]
-    starts = ends - lengths[filled]
-    pairs = ids * np.uint64(0x9E3779B97F4A7C15)
-    pairs[:-1] += ids[1:]
-    pairs[ends - 1] = ids[ends - 1]  # no word follows
-    single, pairs = (mix(x).astype(np.uint32) for x in (ids + np.uint64(1 << 40), pairs))
-    random = np.random.default_rng(0)
-    for num_rows in _BAND_ROWS:
-        keys = np.arange(len(rows), dtype=np.uint64) | np.uint64(1 << 63)
-        key = np.zeros(len(filled), np.uint64)
-        for salt in random.integers(1, 2**32, num_rows, dtype=np.uint32) | np.uint32(1):
-            lowest = np.minimum(single * salt, pairs * salt)
-            if len(filled):
-                key = mix(key + np.minimum.reduceat(lowest, starts))
-        keys[filled] = key >> np.uint64(1)
-        yield keys
-
-
-class _Runs:
-    """Texts sorted by key, and by group within a key."""
-
-    def __init__(self, keys: np.ndarray, groups: np.ndarray):
-        self._order = np.lexsort((groups, keys))
-        ordered, grouped = keys[self._order], groups[self._order]
-        new_key = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-        new_group = new_key | np.concatenate([[True], grouped[1:] != grouped[:-1]])
-        self._key, self._group = _bounds(new_key), _bounds(new_group)
-
-    def draw(self, random: np.random.Generator, same: bool) -> np.ndarray:
-        """For each text a random other one of its key: int64[D], -1 where there is none.
-
-        The other one is of the `same` group, or else of another.
-        """
-        order, (low, high), (group_low, group_high) = self._order, self._key, self._group
-        size = group_high - group_low
-        if same:
-            places = np.arange(len(order))
-            step = 1 + (random.random(len(order)) * (size - 1)).astype(np.int64)
-            chosen = group_low + (places - group_low + step) % size
-            exists = size > 1
-        else:
-            others = high - low - size
-            drawn = low + (random.random(len(order)) * others).astype(np.int64)
-            chosen = np.where(drawn < group_low, drawn, drawn + size)
-            exists = others > 0
-        partners = np.full(len(order), -1, np.int64)
-        partners[order[exists]] = order[chosen[exists]]
-        return partners
-
-
-def _bounds(is_first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each place the start and the end of its run."""
-    starts = np.flatnonzero(is_first)
-    lengths = np.diff(starts, append=len(is_first))
-    return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
+    ids = take_ranges(words.ids, words.offsets[rows], lengths)
+    return band_keys(mix(ids.astype(np.uint64)), lengths)
 
 
 def check_near(corpus: Corpus, near: NearTexts) -> list[Finding]:
@@ -161,7 +106,7 @@ def check_near(corpus: Corpus, near: NearTexts) -> list[Finding]:
             f"at least {{count:,}} of {num_held:,} texts that validate or test have a near copy in "
             f"training ({how})",
             "Scores on them tell little about texts that are really new.",
-            "for a stricter figure, keep later or other sources of texts in a file for --test FILE",
+            "--split group keeps near copies on one side, for a stricter figure",
         ),
         _finding(
             corpus, near.across, num_texts, "near_contradictions", (0.2, 0.02),

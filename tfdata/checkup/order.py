@@ -10,6 +10,7 @@ from tfdata.checkup.classifier import build_features, fit
 from tfdata.checkup.corpus import Corpus, own_rows
 from tfdata.checkup.finding import Finding, grade, show
 from tfdata.checkup.network import fit_buffered
+from tfdata.label_order import Drift
 
 _BLOCKS = 20
 _SHUFFLES = 10
@@ -18,32 +19,6 @@ _TAIL = 0.1
 _BUFFER = 1_000
 _LEAST_DOCS = 2 * _BUFFER
 _LEAST_LOSS = 0.03
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How far the labels hang on the place in the file."""
-
-    distance: float
-    """Mean total variation between a twentieth of the file and the whole: 0 alike, 1 disjoint."""
-    shuffled: float
-    """The same after a shuffle."""
-    spread: float
-    """Standard deviation of `shuffled` over shuffles."""
-    classes: int
-    runs: int
-    """Stretches of rows of one label."""
-    runs_shuffled: float
-    """The same after a shuffle, on average."""
-
-    @property
-    def kind(self) -> str | None:
-        """sorted: a run or two a class; clumped: long runs; drifting; None: as if shuffled."""
-        if self.distance > self.shuffled + max(0.05, 5 * self.spread):
-            if self.runs <= 2 * self.classes and self.runs < 0.5 * self.runs_shuffled:
-                return "sorted"
-            return "clumped" if self.runs < 0.5 * self.runs_shuffled else "drifting"
-        return "clumped" if self.runs < 0.5 * self.runs_shuffled else None
 
 
 def measure_drift(codes: np.ndarray) -> Drift:
@@ -123,7 +98,7 @@ def measure_cost(corpus: Corpus, most: int = _MOST_DOCS) -> OrderCost:
     )
 
 
-_TITLES = {
+TITLES = {
     "sorted": "the rows are sorted by class: {runs:,} stretches of one label for {classes:,} "
     "classes, shuffled {runs_shuffled:,.0f}",
     "clumped": "rows of a class stand together: {runs:,} stretches of one label, shuffled "
@@ -170,7 +145,7 @@ def check_order(corpus: Corpus, cost: OrderCost | None) -> list[Finding]:
         Finding(
             name="order",
             severity=severity,
-            title=_TITLES[drift.kind].format(**vars(drift)),
+            title=TITLES[drift.kind].format(**vars(drift)),
             count=len(rows),
             of=len(rows),
             examples=(
@@ -180,8 +155,8 @@ def check_order(corpus: Corpus, cost: OrderCost | None) -> list[Finding]:
             effect=effect,
             figures=figures,
             mend="nothing to do here: train.py and tfdata.ingest shuffle globally; elsewhere, "
-            "shuffle the file before splitting it. If rows stand in order of time, keep the last "
-            "in a file for --test FILE: its figure is the one to expect of new texts",
+            "shuffle the file before splitting it. If rows stand in order of time, --split time "
+            "--time COL gives the figure to expect of new texts",
             sample=cost.sample if cost is not None and cost.sample < len(rows) else None,
         )
     ]

@@ -13,7 +13,7 @@ import numpy as np
 from tfdata.checkup.classifier import build_features, fit
 from tfdata.checkup.corpus import Corpus
 from tfdata.checkup.finding import Finding, grade, show
-from tfdata.checkup.words import mix
+from tfdata.words import mix
 
 _FOLDS = 4
 _MOST_DOCS = 40_000

@@ -87,3 +87,13 @@ def mix(values: np.ndarray) -> np.ndarray:
     values *= np.uint64(0x94D049BB133111EB)
     values ^= values >> np.uint64(31)
     return values
+
+
+def hash_words(names: pa.Array) -> np.ndarray:
+    """uint64[n] of words string[n]: the same in any process."""
+    import tensorflow as tf
+
+    from tfdata.encode import texts_to_tensor
+
+    hashed = tf.strings.to_hash_bucket_fast(texts_to_tensor(names), 2**62)
+    return hashed.numpy().astype(np.uint64)
