@@ -145,8 +145,8 @@ def check_order(corpus: Corpus, cost: OrderCost | None) -> list[Finding]:
             f"A light classifier scores {cost.shuffled:.2f} shuffled, {cost.tail:.2f} when the "
             f"last tenth validates ({cost.unseen:.0%} of it of classes never seen before); a small "
             f"network of averaged word vectors {cost.network:.2f} shuffled, {cost.unshuffled:.2f} "
-            f"when it trains in this order, at most {cost.buffered:.2f} through a shuffle buffer of "
-            f"{cost.buffer:,}: an LSTM forgets more."
+            f"when it trains in this order, {cost.buffered:.2f} at most through a shuffle buffer "
+            f"of {cost.buffer:,}, since an LSTM forgets more."
         )
     return [
         Finding(
