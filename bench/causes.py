@@ -18,7 +18,7 @@ from model.flags import Flags, read_flags
 from model.losses import class_weights
 from model.lstm import count_blocks
 from model.network import build_network, settle_route
-from model.optimizer import is_lazy_faster
+from model.optimizer import choose_lazy
 from model.step import build_train_chunk
 from tfdata.pipeline import Batch
 
@@ -102,7 +102,8 @@ def run_cause(documents: Documents, cause: Cause, epochs: int, batch_size: int) 
         flags.model, flags.train, route, "float32", vocab_size=VOCAB_SIZE,
         num_classes=documents.num_classes, unknown_id=1, num_steps=order.shape[0] * order.shape[1],
     )  # fmt: skip
-    optimizer.begin(0, not has_gpu and is_lazy_faster(batch_size * ids.shape[1], VOCAB_SIZE))
+    num_tokens = batch_size * ids.shape[1]
+    optimizer.begin(0, () if has_gpu else choose_lazy(num_tokens, classifier.weights_by_name))
     batches = iterate(order.reshape(-1, batch_size), ids, lengths, labels, weights)
     train_chunk = build_train_chunk(
         classifier, optimizer, batches, seed=flags.train.seed,

@@ -62,7 +62,7 @@ def run_trial(
     with tempfile.TemporaryDirectory(prefix="trial-", dir=folder) as name:
         paths, log = RunPaths(Path(name) / "run"), Path(name) / "log.txt"
         flags = Path(name) / "flags.yaml"
-        asked = {**settings, "out": str(paths.folder), "scores_only": True}
+        asked = {**settings, "out": str(paths.folder), "scores_only": True, "doctor": False}
         flags.write_text(yaml.safe_dump(asked, allow_unicode=True), "utf-8")
         with log.open("wb") as file:
             process = subprocess.Popen(

@@ -148,7 +148,7 @@ def _check_lengths(shard_set: ShardSet, max_len: int) -> Finding | None:
     if cut <= _LEAST_CUT * num_docs:
         return None
     lengths = np.arange(len(counts))
-    words = (np.maximum(lengths - max_len, 0) @ counts) / max(1, lengths @ counts)
+    words = float(np.maximum(lengths - max_len, 0) @ counts) / max(1, int(lengths @ counts))
     longest = int(np.searchsorted(np.cumsum(counts), 0.99 * num_docs))
     return Finding(
         name="max_len", severity=grade(words, 0.2, 0.05), count=cut, of=num_docs,
