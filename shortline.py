@@ -27,6 +27,8 @@ EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
 
+_COMMANDS = {"train", "tfdata", "model", "bench", "labels"}
+
 ConfigT = TypeVar("ConfigT")
 
 
@@ -57,6 +59,28 @@ def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:
     sys.exit(code)
 
 
+def _end_quietly(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """`sys.excepthook` of a command that still imports what it needs: Ctrl-C is one line, too."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    _complain("interrupted")
+
+
+def _is_command(words: Sequence[str]) -> bool:
+    """Whether Python was started with these words for one of our commands, not for a user's own.
+
+    >>> _is_command(["python", "-m", "model.predict", "run"]), _is_command(["python", "my.py"])
+    (True, False)
+    """
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "-m":
+            return following.partition(".")[0] in _COMMANDS
+        if word.endswith(".py"):
+            return os.path.basename(word) == "train.py"
+    return False
+
+
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
@@ -75,13 +99,17 @@ def _complain(message: str) -> int:
     return EXIT_USER_ERROR
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(is_alone: bool = True) -> None:
     """Imports TensorFlow and finds the devices, without its dozen lines of greetings.
 
     They come from native code before any setting can stop them. TF_CPP_MIN_LOG_LEVEL=0 or 1 in
-    the environment lets them through: they tell why a GPU is not found.
+    the environment lets them through: they tell why a GPU is not found. Where it is not `is_alone`
+    but one of several workers, pages of errors about another that is gone are kept back, too: who
+    it is will be said in one line.
     """
     keep = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1")
+    if not (is_alone or keep):
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -222,6 +250,19 @@ def flat_values(config: Any) -> dict[str, Any]:
     return values
 
 
+def describe_value(value: Any) -> str:
+    """The value of a flag as one would type it, or in words where nobody could.
+
+    >>> describe_value(["a.csv", "b.csv"]), describe_value(True), describe_value(None)
+    ('a.csv b.csv', 'on', 'none')
+    """
+    if value is None or value in ((), []):
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _yaml_arguments(argv: list[str], fields: Mapping[str, Any]) -> list[str]:
     path = _last_value(argv, "--config")
     if path is None:
@@ -301,3 +342,7 @@ def _one_line(boxed: str, prog: str, names: Iterable[str]) -> str:
         near = difflib.get_close_matches(unknown[1], flags, n=1)
         text += f"; did you mean {near[0]}?" if near else ""
     return f"{text}; `{prog} --help` lists the flags"
+
+
+if _is_command(sys.orig_argv):
+    sys.excepthook = _end_quietly

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     clock = StartupClock(from_process=argv is None)
     flags = read_flags(argv)
     cluster = find_cluster()
-    import_tensorflow()
+    import_tensorflow(is_alone=cluster is None)
     from model.checkpoint import find_versions
     from model.failures import tell_memory
     from model.run import RunPaths
@@ -329,13 +329,13 @@ def save(trainer: Trainer, state: State, is_best: bool = False) -> None:
 
 def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     """Scores, report and export of the best weights, and the summary last: then all is there."""
-    from model.checkpoint import load_checkpoint, restore
+    from model.checkpoint import load_best, restore
     from model.finish import finish_run, rebalance
 
     weights = trainer.classifier.weights_by_name
     long_tail = {}
     if trainer.workers.is_chief:
-        arrays, _ = load_checkpoint(trainer.paths.best)
+        arrays, _ = load_best(trainer.paths.best)
         restore(weights, arrays, trainer.paths.best)
         if trainer.flags.train.long_tail == "auto":
             long_tail = rebalance(trainer.paths, trainer.classifier, shard_set)

@@ -20,3 +20,5 @@ distinct masked texts, on which all is done until near-duplicates are looked for
 Each folder also holds step.json, written last: settings, counts, seconds, and a key made of the
 settings and of the keys of the steps before. A step whose key has not changed is not made again.
 """
+
+import shortline  # noqa: F401  (first of all: Ctrl-C is answered from here on)

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.batch_size import find_batch_size
-from model.checkpoint import CheckpointWriter, find_versions, load_checkpoint
+from model.checkpoint import CheckpointWriter, find_versions, load_best
 from model.classifier import Classifier
 from model.devices import Devices
 from model.finish import build_predict_part
@@ -258,7 +258,7 @@ def open_folder(
         return paths
     vars(state).update(restore_last(paths, variables, origin))
     if state.best_epoch:
-        load_checkpoint(paths.best)  # the end wants it: a damaged one is told now, not then
+        load_best(paths.best)  # the end wants it: a damaged one is told now, not then
     complete_run(paths, shard_set.labels, vocabulary)
     where = f"epoch {state.epoch + 1}, step {state.step}"
     print(f"going on from the last checkpoint: {'it had finished' if state.is_done else where}")

@@ -3,8 +3,9 @@
 Written in a thread while training goes on; the loop only takes the variables' values.
 
 The file takes its name only when it is whole and synced, and holds a SHA-256 of all that is in it.
-Those before it are kept under numbers: last.npz, then last-1.npz ... Nothing in it is ever
-unpickled.
+Those before it are kept under numbers: last.npz, then last-1.npz ... What is the best and the last
+at once is one file of two names, which one damaged block would spoil: best-copy.npz is another.
+Nothing in them is ever unpickled.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -147,7 +149,7 @@ class CheckpointWriter:
 def _save(
     paths: Sequence[Path], values: dict[str, tf.Tensor], step: int, state: str, keep: int
 ) -> None:
-    """Writes the first path, and lets the others be the same file.
+    """Writes the first path, and lets the others be the same file; of several there is a copy, too.
 
     Raises:
       UserError: a value is not finite; nothing is written.
@@ -167,6 +169,9 @@ def _save(
         with _naming(path):
             _shift(path, keep if path == paths[-1] else 1)
             _link(first, path)
+    if others:
+        with _naming(_copy_of(first)):
+            _copy(first, _copy_of(first))
     sync_folder(first.parent)
 
 
@@ -188,11 +193,19 @@ def _link(source: Path, path: Path) -> None:
     try:
         os.link(source, temporary)
     except OSError:  # not every file system has hard links
-        with write_whole(path, "wb") as file, open(source, "rb") as whole:
-            shutil.copyfileobj(whole, file, 1 << 20)
+        _copy(source, path)
     else:
         os.replace(temporary, path)
         temporary.unlink(missing_ok=True)  # POSIX leaves it where both were the same file
+
+
+def _copy(source: Path, path: Path) -> None:
+    with write_whole(path, "wb") as file, open(source, "rb") as whole:
+        shutil.copyfileobj(whole, file, 1 << 20)
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-copy{path.suffix}")
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -216,6 +229,28 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise UserError(f"{path}: {error.strerror}; mend that, and try again") from error
         raise DamagedCheckpoint(f"{path}: damaged checkpoint ({error}){_MEND}") from None
     return arrays, state
+
+
+def load_best(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """`load_checkpoint`; of its copy where it is damaged or gone, which is said.
+
+    Raises:
+      UserError: as `load_checkpoint`.
+    """
+    try:
+        return load_checkpoint(path)
+    except UserError as error:
+        copy = _copy_of(path)
+        is_gone = isinstance(error, DamagedCheckpoint) or not path.exists()
+        if not is_gone or not copy.exists():
+            raise
+        try:
+            loaded = load_checkpoint(copy)
+        except UserError:
+            raise error from None
+        what = str(error).removesuffix(_MEND) if path.exists() else f"{path}: missing"
+        print(f"note: {printable(what)}; its copy {copy.name} is used", file=sys.stderr)
+        return loaded
 
 
 def load_newest(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

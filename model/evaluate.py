@@ -112,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(describe_scores(scores, confusions, ids.names))
     num_dropped = counts.rows_read - counts.rows_kept
     if num_dropped:
-        print(f"  {num_dropped:,} rows were left out: without a text or a label, or not readable")
+        rows = "row was" if num_dropped == 1 else "rows were"
+        print(f"  {num_dropped:,} {rows} left out: without a text or a label, or not readable")
     figures = {"temperature": run.calibration.temperature}
     figures |= measure_probabilities(answers, len(run.labels), flags.abstain)
     if out_id is not None:

@@ -205,7 +205,8 @@ def describe_scores(
             )
         )
     if scores.num_unseen:
-        lines.append(f"  {scores.num_unseen:,} have labels that training lacks: scored as wrong")
+        have = "has a label" if scores.num_unseen == 1 else "have labels"
+        lines.append(f"  {scores.num_unseen:,} {have} that training lacks: scored as wrong")
     for confusion in confusions[:3]:
         label, predicted = (
             printable(labels[number], 40) for number in (confusion.label, confusion.predicted)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.config import ModelConfig, TrainConfig
-from shortline import UserError, flat_values, parse_flags
+from shortline import UserError, describe_value, flat_values, parse_flags
 from tfdata.config import BASE_BATCH_SIZE, IngestConfig, PipelineConfig, TokenizerConfig
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
@@ -116,12 +116,23 @@ def read_flags(argv: Sequence[str] | None) -> Flags:
     before, now = flat_values(run), flat_values(resumed)
     for name, value in now.items():
         if value != before[name] and name not in MAY_DIFFER:
-            flag = name.replace("_", "-")
-            raise UserError(
-                f"--{flag} {value}: the run was started with {before[name]}; "
-                "leave the flag out, or start a new run"
-            )
+            raise UserError(refuse_change(name, before[name], value, resumed))
     return dataclasses.replace(resumed, resume=flags.resume, out=flags.resume)
+
+
+def refuse_change(name: str, before: Any, now: Any, flags: Flags) -> str:
+    """Why a resumed run may not have this setting otherwise, and what to do."""
+    words = (
+        f"--{name.replace('_', '-')} {describe_value(now)}: the run was started with "
+        f"{describe_value(before)}"
+    )
+    if name == "epochs" and (flags.train.decay != "none" or flags.train.warmup):
+        config = Path(str(flags.resume), "config.yaml")
+        return (
+            f"{words}, and its learning rate rises and falls with that; to train longer, start a "
+            f"new run: --config {config} --epochs {now} --out ANOTHER"
+        )
+    return f"{words}; leave the flag out, or start a new run"
 
 
 def lasting_settings(flags: Flags) -> dict[str, Any]:
@@ -159,7 +170,7 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> F
     # `auto` is measured later, and changes neither the epochs nor the windows
     batch_size = BASE_BATCH_SIZE if pipeline.batch_size == "auto" else pipeline.batch_size
     if pipeline.batch_tokens is None and num_train < batch_size:
-        print(f"only {num_train} training documents: batches of {num_train} instead of "
+        print(f"only {num_train} documents to train on: batches of {num_train} instead of "
               f"{batch_size}")  # fmt: skip
         pipeline = dataclasses.replace(pipeline, batch_size=num_train)
     residency = _settle_residency(flags, shard_set, device_bytes)

@@ -238,7 +238,8 @@ class _Meeting:
             self._peers[index] = peer
             return
         why = (
-            f"worker {index} has {gpus} GPUs, worker 0 {self._num_gpus}; give each the same --gpus"
+            f"worker {index} has another number of GPUs ({gpus}) than worker 0 ({self._num_gpus}); "
+            "give each the same --gpus"
         )
         self._refuse(peer, why)
         raise UserError(why)

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from shortline import UserError, __version__
+from shortline import UserError, __version__, describe_value
 
 
 def describe_origin(
@@ -47,8 +47,9 @@ def compare(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> No
         )
     for name, was, value in _differences(then["settings"], now["settings"]):
         raise UserError(
-            f"--resume {folder}: --{name.replace('_', '-')} is {value} now, and the checkpoint was "
-            f"made with {was}; put config.yaml right, or start a new run"
+            f"--resume {folder}: --{name.replace('_', '-')} is {describe_value(value)} now, and "
+            f"the checkpoint was made with {describe_value(was)}; put config.yaml right, or start "
+            "a new run"
         )
     for name, was, value in _differences(then["machine"], now["machine"]):
         print(

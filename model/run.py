@@ -19,7 +19,7 @@ import tensorflow as tf
 import yaml
 
 from model.calibration import Calibration, read_calibration
-from model.checkpoint import load_checkpoint, load_newest, restore
+from model.checkpoint import load_best, load_newest, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
 from model.origin import compare
@@ -27,7 +27,7 @@ from model.words import WordParts
 from shortline import UserError, printable, write_whole
 from tfdata.config import TokenizerConfig
 from tfdata.encode import Encoder
-from tfdata.lock import find_temporary, hold_lock, sweep
+from tfdata.lock import find_holder, find_temporary, hold_lock, sweep
 from tfdata.subwords import hash_pieces, place_stems
 from tfdata.vocab import Vocabulary, read_lines, write_lines
 
@@ -180,13 +180,16 @@ def _quote(line: str | None) -> str:
 
 
 def check_free(folder: Path) -> None:
-    """Raises InTheWay if a run, or anything else, is where a new run is to be."""
+    """Raises InTheWay if a run, at work or not, or anything else, is where a new run is to be."""
     if folder.exists() and not folder.is_dir():
         raise InTheWay(f"--out {folder}: is a file; name a folder")
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     if not os.access(parent, os.W_OK):
         raise InTheWay(f"--out {folder}: {parent} is not to be written to; choose another folder")
     paths = RunPaths(folder)
+    holder = find_holder(paths.lock)
+    if holder is not None:
+        raise InTheWay(f"--out {folder}: {holder}, trains a run there; choose another folder")
     free = {paths.lock, paths.tune, *paths.find_leftovers()}
     if folder.is_dir() and {*folder.iterdir()} - free:
         what = "another run" if paths.config.exists() else "other files"
@@ -261,7 +264,7 @@ class Run:
             precision=precision,
             parts=describe_words(self.vocabulary, self.tokenizer, self.model),
         )
-        arrays, _ = load_checkpoint(self.paths.best)
+        arrays, _ = load_best(self.paths.best)
         restore(classifier.weights_by_name, arrays, self.paths.best)
         if shift := self.calibration.logit_shift:
             if len(shift) != len(self.labels):

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import model.checkpoint as checkpoint
 import train
-from model.checkpoint import CheckpointWriter, load_checkpoint, load_newest, restore
+from model.checkpoint import CheckpointWriter, load_best, load_checkpoint, load_newest, restore
 from shortline import EXIT_STOPPED, UserError
 
 STATE = {"step": 7, "epoch": 3, "epoch_seconds": [1.5, 1.25], "is_done": False}
@@ -204,7 +204,29 @@ def test_the_best_is_kept_when_the_last_moves_on(tmp_path, monkeypatch, has_link
         weight.assign(2.0)
         writer.save([last], {"weight": weight}, {"step": 3})
     assert (_weight(best), _weight(last)) == (1.0, 2.0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.npz", "last.npz"]
+    assert {path.name for path in tmp_path.iterdir()} == {"best.npz", "best-copy.npz", "last.npz"}
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_of_the_best_there_is_a_copy_on_other_blocks(tmp_path, capsys, is_gone):
+    best, last = tmp_path / "best.npz", tmp_path / "last.npz"
+    with CheckpointWriter() as writer:
+        writer.save([best, last], {"weight": tf.Variable(1.0)}, {"step": 1})
+    expected = load_best(best)
+    data = best.read_bytes()
+    with open(best, "r+b") as file:  # in place, as a disk does: `last` is the same file
+        file.seek(data.index(np.float32(1).tobytes()))
+        file.write(b"\1")
+    if is_gone:
+        best.unlink()
+    arrays, state = load_best(best)
+    assert (arrays["weight"], state) == (expected[0]["weight"], expected[1])
+    said = capsys.readouterr().err
+    assert f"note: {best}: {'missing' if is_gone else 'damaged'}" in said
+    assert "its copy best-copy.npz is used" in said
+    (tmp_path / "best-copy.npz").write_bytes(b"damaged too")
+    with pytest.raises(UserError, match=r"best\.npz: (damaged|no such checkpoint)"):
+        load_best(best)
 
 
 @pytest.mark.parametrize("ask", ["save", "check", "leave"])

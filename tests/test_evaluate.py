@@ -124,7 +124,7 @@ def test_what_is_printed(run, tmp_path, capsys):
     assert main([str(run.paths.folder), "--data", str(path), "--text", "body"]) == 0
     out = capsys.readouterr().out
     assert "7 documents: accuracy" in out
-    assert "1 have labels that training lacks" in out
+    assert "1 has a label that training lacks" in out
     assert "\x1b" not in out
     assert json.loads(out.splitlines()[-1])["num_docs"] == 7
 

@@ -144,7 +144,8 @@ def test_other_numbers_of_gpus_are_refused_on_both_sides(start):
     workers = [start(addresses, index, gpus=index + 1) for index in range(2)]
     for worker in workers:
         assert worker.wait(20) == 2
-        assert "worker 1 has 2 GPUs, worker 0 1; give each the same --gpus" in worker.stderr.read()
+        words = "worker 1 has another number of GPUs (2) than worker 0 (1); give each the same"
+        assert words in worker.stderr.read()
 
 
 def test_a_taken_port_is_named(start):

@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def holder(tmp_path):
     """Starts a process that holds a lock until it is killed; gives (process, path)."""
-    path = tmp_path / "holder.lock"
+    path = tmp_path / "run" / ".lock"
+    path.parent.mkdir()
     code = (
         "import pathlib, sys, time\nfrom tfdata.lock import hold_lock\n"
         "with hold_lock(pathlib.Path(sys.argv[1]), print):\n"
@@ -62,6 +63,18 @@ def test_a_lock_names_its_holder_and_is_stale_when_that_is_killed(holder):
     with hold_lock(path, _refuse):
         assert str(os.getpid()) in path.read_text()
     assert not path.exists()
+
+
+def test_a_folder_where_a_run_is_at_work_is_not_to_be_deleted(holder):
+    process, path = holder
+    (path.parent / "config.yaml").write_text("docs: 1")
+    with pytest.raises(UserError, match=f"process {process.pid} on .*, trains a run there; ") as no:
+        check_free(path.parent)
+    assert "delete" not in str(no.value)
+    process.kill()
+    process.wait()
+    with pytest.raises(UserError, match="holds another run; choose another folder, delete it"):
+        check_free(path.parent)
 
 
 def test_who_waits_gets_the_lock_that_others_see(tmp_path):

@@ -16,6 +16,7 @@ import tensorflow as tf
 import yaml
 
 import train
+from model.flags import read_flags
 from shortline import UserError
 from tests.runs import SMALL, arrays_of, same_weights
 from tfdata.synthetic import write_corpus
@@ -138,6 +139,10 @@ def test_a_killed_process_resumes_to_the_same_weights(small_shards, straight, tm
 def test_resume_refuses_other_settings_and_other_data(straight, tmp_path):
     with pytest.raises(UserError, match=r"--hidden 9: the run was started with 8"):
         train.main(["--resume", str(straight), "--hidden", "9"])
+    with pytest.raises(UserError, match=r"--data a b: the run was started with /\S+shards; leave"):
+        train.main(["--resume", str(straight), "--data", "a", "b"])
+    with pytest.raises(UserError, match=r"--nfkc on: the run was started with off; leave"):
+        train.main(["--resume", str(straight), "--nfkc"])
     copy = tmp_path / "copy"
     shutil.copytree(straight, copy)
     write_corpus(tmp_path / "other.parquet", 1_500, num_classes=12, seed=5)
@@ -146,6 +151,17 @@ def test_resume_refuses_other_settings_and_other_data(straight, tmp_path):
     (copy / "config.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(UserError, match=r"started with \(.*1,800 train documents then, 1,\d+ now"):
         train.main(["--resume", str(copy)])
+
+
+def test_who_wants_to_train_longer_is_told_how(straight):
+    """The schedule of the learning rate ends with the epochs, so it is another run."""
+    said = r"--epochs 9: the run was started with 2, .* --config \S+/config\.yaml --epochs 9 --out"
+    with pytest.raises(UserError, match=said) as refused:
+        train.main(["--resume", str(straight), "--epochs", "9"])
+    words = str(refused.value).partition("start a new run: ")[2].split()
+    flags = read_flags(words)
+    assert (flags.train.epochs, flags.out, flags.resume) == (9, "ANOTHER", None)
+    assert flags.model == read_flags(["--config", str(straight / "config.yaml")]).model
 
 
 @pytest.mark.parametrize(

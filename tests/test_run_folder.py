@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import types
 from typing import Any
@@ -64,9 +65,22 @@ def test_the_folder_stays_where_all_are_told_to_resume(tmp_path, monkeypatch, is
 
 
 def test_a_damaged_best_is_told_when_the_run_is_resumed(straight, tmp_path, monkeypatch):
-    """Not after the rest of the epochs, when it is wanted."""
+    """Not after the rest of the epochs, when it is wanted. Its copy is damaged, too."""
     shutil.copytree(straight, tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "best.npz").write_bytes(b"damaged")
+    for name in ("best.npz", "best-copy.npz"):
+        (tmp_path / "run" / "checkpoints" / name).write_bytes(b"damaged")
     monkeypatch.setattr(train, "run_epochs", lambda *rest: pytest.fail("it trains on"))
     with pytest.raises(UserError, match=r"best\.npz: damaged .*; restore it or train anew"):
         train.main(["--resume", str(tmp_path / "run")])
+
+
+def test_a_damaged_best_alone_loses_nothing(straight, tmp_path, capsys):
+    """The run ends with the same scores, from the copy."""
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    (run / "summary.json").unlink()
+    (run / "checkpoints" / "best.npz").write_bytes(b"damaged")
+    assert train.main(["--resume", str(run)]) == 0
+    assert "its copy best-copy.npz is used" in capsys.readouterr().err
+    ours, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (run, straight))
+    assert (ours["loss"], ours["macro_f1"]) == (theirs["loss"], theirs["macro_f1"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ import train
 from model.devices import Devices, mirror
 from model.made_up import make_batch, repeat_batches
 from model.startup import StartupClock, warm_up
+from shortline import import_tensorflow
 from tfdata.pipeline import Batch
 
 ROOT = Path(__file__).parents[1]
@@ -149,3 +152,23 @@ def test_nothing_is_traced_after_the_first_epoch(small_shards, tmp_path, monkeyp
     assert len(after_epochs) == 4
     assert after_epochs[0] > 2  # training and prediction at least
     assert graphs[after_epochs[0] : after_epochs[-1]] == []
+
+
+@pytest.mark.parametrize(
+    "command", [["train.py"], ["-m", "model.predict"], ["-m", "tfdata.ingest"]]
+)
+def test_an_interrupt_of_the_first_imports_is_one_line(tmp_path, command):
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stderr == "error: interrupted\n"
+    assert done.returncode == -signal.SIGINT  # which a shell calls 130
+
+
+@pytest.mark.parametrize(("asked", "level"), [("2", "3"), ("3", "3"), ("0", "0")])
+def test_of_several_workers_native_errors_are_kept_back(monkeypatch, asked, level):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", asked)
+    import_tensorflow(is_alone=False)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == level

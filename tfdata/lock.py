@@ -72,6 +72,20 @@ def _take(path: Path, on_busy: Callable[[str], None]) -> tuple[int, bool]:
         os.close(descriptor)  # its holder has deleted it: take the one that is there now
 
 
+def find_holder(path: Path) -> str | None:
+    """The words for another process that holds the lock file `path`; None where none does."""
+    with contextlib.suppress(OSError):  # it is not there, or there are no locks
+        descriptor = os.open(path, os.O_CLOEXEC | os.O_NOFOLLOW | os.O_RDONLY)
+        try:
+            if not try_lock(descriptor):
+                holder = _read_holder(descriptor)
+                ours = _describe_self().partition(",")[0]
+                return None if holder.partition(",")[0] == ours else holder
+        finally:
+            os.close(descriptor)
+    return None
+
+
 def _open(path: Path) -> tuple[int, bool]:
     """The lock file, made if it is not there; False if it is another user's, to be read alone."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW  # what is written must not go where a link leads
