@@ -297,13 +297,13 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
     is_best = True
     if trainer.predict_valid is not None:
         scores = score(trainer.predict_valid(), trainer.label_counts)
-        is_best = scores.macro_f1 > state.best_macro_f1
+        is_best = scores.mean > state.best_score
         values |= {f"valid_{name}": getattr(scores, name) for name in SHOWN_SCORES}
         line += (
             f"  |  validation loss {scores.loss:.4f}  accuracy {scores.accuracy:.4f}  "
             f"macro-F1 {scores.macro_f1:.4f}{'  best' if is_best else ''}"
         )
-        state.best_macro_f1 = max(scores.macro_f1, state.best_macro_f1)
+        state.best_score = max(scores.mean, state.best_score)
     log.log("epoch", state.step, values)
     display.say(line)
     state.epochs_without_gain = 0 if is_best else state.epochs_without_gain + 1
@@ -311,7 +311,9 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
     tired = patience and state.epochs_without_gain >= patience
     state.is_done = bool(tired) or state.epoch >= trainer.num_epochs
     if tired and state.epoch < trainer.num_epochs:
-        display.say(f"stopping early: no better macro-F1 for {patience} epochs (--patience)")
+        display.say(
+            f"stopping early: no better accuracy and macro-F1 for {patience} epochs (--patience)"
+        )
     state.begin_epoch()
     save(trainer, state, is_best)
 

@@ -107,7 +107,8 @@ def run_cause(documents: Documents, cause: Cause, epochs: int, batch_size: int) 
     batches = iterate(order.reshape(-1, batch_size), ids, lengths, labels, weights)
     train_chunk = build_train_chunk(
         classifier, optimizer, batches, seed=flags.train.seed,
-        label_smoothing=flags.train.label_smoothing, num_blocks=count_blocks(route, batch_size),
+        label_smoothing=flags.train.label_smoothing or 0.0,
+        num_blocks=count_blocks(route, batch_size),
     )  # fmt: skip
     predict = build_predict(classifier)
     tested, steps = np.flatnonzero(held), order.shape[1]

@@ -123,7 +123,7 @@ def build_run(
     network.optimizer.begin(network.step, lazy)
     train_chunk = build_train_chunk(
         network.classifier, network.optimizer, iterator,
-        seed=config.seed, label_smoothing=config.label_smoothing, num_blocks=num_blocks,
+        seed=config.seed, label_smoothing=config.label_smoothing or 0.0, num_blocks=num_blocks,
     )  # fmt: skip
 
     def run(num_steps: int) -> int:

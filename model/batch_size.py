@@ -146,7 +146,7 @@ def _build_step(
     optimizer.begin(0, lazy_tables)
     train_chunk = build_train_chunk(
         classifier, optimizer, repeat_batches([batch]),
-        seed=training.seed, label_smoothing=training.label_smoothing,
+        seed=training.seed, label_smoothing=training.label_smoothing or 0.0,
         num_blocks=count_blocks(classifier.route, num_docs),
     )  # fmt: skip
 

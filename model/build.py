@@ -298,7 +298,8 @@ def prepare_steps(
     num_rows = min(buckets.sizes) // devices.strategy.num_replicas_in_sync
     return functools.partial(
         build_train_chunk, classifier, optimizer, seed=config.seed,
-        label_smoothing=config.label_smoothing, num_blocks=count_blocks(classifier.route, num_rows),
+        label_smoothing=config.label_smoothing or 0.0,
+        num_blocks=count_blocks(classifier.route, num_rows),
     )  # fmt: skip
 
 

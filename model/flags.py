@@ -180,8 +180,11 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> F
         mean_length = shard_set.length_counts @ np.arange(len(shard_set.length_counts)) / num_train
         budget = pipeline.batch_tokens
         batch_docs = budget / max(1, mean_length) if budget else batch_size
-        epochs = min(40, max(5, math.ceil(1_500 * batch_docs / num_train)))
+        epochs = min(30, max(8, math.ceil(2_500 * batch_docs / num_train)))
         training = dataclasses.replace(training, epochs=epochs)
+    if training.label_smoothing is None:
+        smoothing = round(0.1 * measure_evenness(shard_set.label_counts), 3)
+        training = dataclasses.replace(training, label_smoothing=smoothing)
     model = flags.model
     if model.pairs is None:
         num_tokens = int(shard_set.length_counts @ np.arange(len(shard_set.length_counts)))
@@ -203,6 +206,17 @@ def place(flags: Flags) -> Flags:
         config=None,
         ingest=dataclasses.replace(ingest, **files),
     )
+
+
+def measure_evenness(counts: np.ndarray) -> float:
+    """From 0 to 1: the number of classes of one size that would be as hard to guess (the exponent
+    of the entropy), as a share of the classes there are.
+
+    >>> measure_evenness(np.array([5, 5]))
+    1.0
+    """
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()) / len(counts))
 
 
 def choose_pairs(num_tokens: int) -> int:

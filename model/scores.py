@@ -39,6 +39,15 @@ class Scores:
     """head, mid and tail of the classes by training documents: num_classes, num_docs, accuracy and
     macro_f1, the last two None where no document is there to score."""
 
+    @property
+    def mean(self) -> float:
+        """Of accuracy and macro-F1, by which epochs are told apart.
+
+        Where labels are noisy, rare classes go on gaining long after the accuracy has begun to
+        fall, and macro-F1 alone would take the last epoch.
+        """
+        return (self.accuracy + self.macro_f1) / 2
+
     def summary(self) -> dict[str, Any]:
         """The single figures, for JSON."""
         return {

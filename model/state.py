@@ -29,7 +29,7 @@ class State:
     num_steps: int = 0
     skipped: int = 0
     """Steps of --skip-nonfinite whose update was left out ..."""
-    best_macro_f1: float = -1.0
+    best_score: float = -1.0
     best_epoch: int = 0
     """Counted from 1; 0 before the first."""
     epochs_without_gain: int = 0

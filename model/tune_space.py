@@ -138,6 +138,9 @@ SPACE: tuple[Axis, ...] = (
     Between("dropout", 0.0, 0.6),
     Between("word_dropout", 0.0, 0.3),
     Between("label_smoothing", 0.0, 0.2),
+    Sizes("pairs_dim", (0.5, 1, 2)),
+    Sizes("pieces", (0.5, 1, 2)),
+    OneOf("bag", (True, False)),
     OneOf("weight_decay", (0.0, 1e-3, 1e-2)),
     OneOf("class_weights", ("none", "effective", "balanced")),
 )

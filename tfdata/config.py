@@ -80,7 +80,7 @@ class TokenizerConfig:
     tokenizer: Literal["word", "wordpiece"] = "word"
     """word: lower-case, punctuation to spaces, split at spaces (core TensorFlow ops);
     wordpiece: tensorflow-text's FastWordpieceTokenizer."""
-    vocab_size: int = 20_000
+    vocab_size: int = 40_000
     """Most token ids, the special ones included."""
     filters: str = KERAS_FILTERS + "\r\v\f"
     """Characters that the word tokenizer turns into spaces."""
