@@ -65,7 +65,7 @@ class TrainConfig:
 
     epochs: int | None = None
     """Most passes over the training documents (default: enough for 2,500 steps, from 8 to 30)."""
-    patience: int = 5
+    patience: int = 15
     """Stop after so many epochs without a better mean of validation accuracy and macro-F1 (0:
     never)."""
     learning_rate: float = 2e-3
