@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from bench.feed import open_corpus
 
     settings = ["--preset", flags.preset, "--unknown", "map", "--truncate", "right"]
+    settings += ["--stems", "0"]  # which the others do not have
     corpus = open_corpus(read_flags(settings), flags.docs)
     result, lines = run_all(flags, corpus)
     title = f"Input pipelines, {result['num_train']:,} documents, batches of {flags.batch_size}"

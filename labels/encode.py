@@ -174,7 +174,7 @@ def read_batches(window: Window, buckets: Buckets) -> Iterator[tuple[np.ndarray,
 
 def take_documents(window: Window, docs: np.ndarray) -> Window:
     """A window of some of the documents int64[n]."""
-    from tfdata.checkup.words import take_ranges
+    from tfdata.words import take_ranges
 
     starts, lengths = window.offsets[docs], window.lengths[docs]
     ids = take_ranges(window.ids, starts, lengths)

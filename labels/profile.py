@@ -61,7 +61,7 @@ def telling_words(masked: pa.ChunkedArray, weights: np.ndarray, clusters: np.nda
     A word's score is the share p of the cluster's documents that have it, times the logarithm of
     p over the share in all documents.
     """
-    from tfdata.checkup.words import cut_words
+    from tfdata.words import cut_words
 
     words = cut_words(pc.replace_substring_regex(masked, "<[a-z]+>", " "))
     num_words = max(1, len(words.names))

@@ -39,12 +39,15 @@ def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 def type_keys(browser: Any, keys: str) -> None:
     """Into what has the focus, as soon as it lasts: a page may put another in its place."""
-    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.common.exceptions import (
+        ElementNotInteractableException,
+        StaleElementReferenceException,
+    )
 
     def is_typed() -> bool:
         try:
             browser.switch_to.active_element.send_keys(keys)
-        except StaleElementReferenceException:
+        except (ElementNotInteractableException, StaleElementReferenceException):
             return False
         return True
 

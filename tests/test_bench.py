@@ -211,11 +211,12 @@ def test_made_up_batches_hold_what_the_network_takes():
 
 
 def test_flops_are_those_of_the_matrix_products():
-    config = ModelConfig(embedding_dim=50, hidden=40, num_layers=2, bidirectional=False)
+    plain = {"embedding_dim": 50, "hidden": 40, "num_layers": 2, "bag": False, "pairs": 0}
+    config = ModelConfig(**plain, bidirectional=False)
     forward = 4 * 40 * (50 + 40) + 4 * 40 * (40 + 40)  # multiplications a token
     dense = 2 * 40 * 60  # max_mean: two features a unit
     assert step_flops(config, 1000, 25, 60) == 3 * 2 * (1000 * forward + 25 * dense)
-    both = ModelConfig(embedding_dim=50, hidden=40, num_layers=2, bidirectional=True)
+    both = ModelConfig(**plain, bidirectional=True)
     forward = 2 * 4 * 40 * (50 + 40) + 2 * 4 * 40 * (80 + 40)
     assert step_flops(both, 1000, 0, 60) == 3 * 2 * 1000 * forward
 

@@ -87,7 +87,7 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint(args, straight, tmp_path, mon
 
 def test_a_shard_that_cannot_be_read_is_named_and_resumed_from(args, tmp_path, monkeypatch):
     """A read error in the middle of the second epoch's reading."""
-    flags = [*args, "--residency=stream", "--window-docs=500", "--no-id-cache"]
+    flags = [*args, "--residency=stream", "--window-docs=500", "--no-id-cache", "--no-doctor"]
     assert train.main([*flags, "--out", str(tmp_path / "whole")]) == 0
     monkeypatch.setattr(shards, "_verified", set())
     iterate, opened = pq.ParquetFile.iter_batches, []

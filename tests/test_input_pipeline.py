@@ -37,7 +37,7 @@ def corpus(small_shards):
     from tfdata.vocab import Vocabulary
 
     flags = Flags(
-        tokenizer=TokenizerConfig(vocab_size=500, max_len=MAX_LEN),
+        tokenizer=TokenizerConfig(vocab_size=500, max_len=MAX_LEN, stems=0),
         pipeline=PipelineConfig(num_buckets=3),
     )
     flags = settle(flags, small_shards)
