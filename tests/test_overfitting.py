@@ -91,6 +91,10 @@ def test_the_doctor_foretells_an_unshuffled_run(tmp_path):
     documents = read_documents([tmp_path / "a.parquet"], IngestConfig(), 12_000)
     cost = measure_cost(documents.corpus)
     causes = {cause.name: cause for cause in CAUSES}
-    for name, foretold in (("sorted", cost.unshuffled), ("tail", cost.tail)):
-        measured = run_cause(documents, causes[name], epochs=2, batch_size=128).valid[-1]
-        assert foretold == pytest.approx(measured, abs=0.1)
+    measured = {
+        name: run_cause(documents, causes[name], epochs=2, batch_size=128).valid[-1]
+        for name in ("shuffled", "sorted", "tail")
+    }
+    assert cost.unshuffled == pytest.approx(measured["sorted"], abs=0.1)
+    assert measured["tail"] <= cost.tail <= 1 - cost.unseen
+    assert measured["shuffled"] > 0.7, "the network has not learned: the test shows nothing"
