@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import model.checkpoint as checkpoint
 import train
+from model import signals
 from model.checkpoint import CheckpointWriter, load_best, load_checkpoint, load_newest, restore
 from shortline import EXIT_STOPPED, UserError
 
@@ -279,6 +280,7 @@ def test_a_stopped_run_ends_after_its_checkpoint_is_written(small_shards, tmp_pa
 
     monkeypatch.setattr(np, "savez", save_slowly)
     monkeypatch.setattr(train, "run_chunk", run_and_stop)
+    monkeypatch.setattr(signals, "_ONE_REQUEST_SECONDS", 600)  # on a busy machine, too
     args = ["--data", str(small_shards.folder), "--out", str(out), "--hidden=4"]
     assert train.main(args) == EXIT_STOPPED
     _, state = load_checkpoint(out / "checkpoints" / "last.npz")
