@@ -422,7 +422,7 @@ const look = () => document.querySelector('.row.current .name').textContent !== 
   && document.querySelector('#detail h1').textContent.length
   && document.querySelectorAll('.texts li').length
   ? done(performance.now() - began) : requestAnimationFrame(look);
-document.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
 look();
 """
 
