@@ -1,6 +1,7 @@
 """Whether what a long training holds and takes stays as it is, by samples of it.
 
-All is judged after a warm-up: the first fifth of the time, in which pools fill up.
+All is judged after a warm-up, in which pools fill up: the start, and a fifth of the time from the
+first step on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from bench.samples import Sample, Watched
 from shortline import EXIT_STOPPED
 
 WARM_UP = 0.2
-"""Share of the time that is not judged."""
+"""Share of the time since the first step that is not judged."""
 MOST_GROWTH = 0.02
 """Of memory, as a share of its level."""
 LEAST_SPEED = 0.9
@@ -47,13 +48,24 @@ class Columns(NamedTuple):
     step: np.ndarray
 
 
+def find_warm(seconds: Sequence[float], steps: Sequence[int]) -> float:
+    """When the warm-up is over, in seconds.
+
+    >>> find_warm([0, 10, 20, 30], [0, 5, 9, 20])
+    14.0
+    """
+    start = next((when for when, step in zip(seconds, steps, strict=True) if step > 0), seconds[-1])
+    return start + WARM_UP * (seconds[-1] - start)
+
+
 def drop_warm_up(samples: Sequence[Sample]) -> Columns:
     """The samples that are judged.
 
     Raises:
       ValueError: they are too few.
     """
-    kept = [sample for sample in samples if sample.seconds >= WARM_UP * samples[-1].seconds]
+    warm = find_warm([sample.seconds for sample in samples], [sample.step for sample in samples])
+    kept = [sample for sample in samples if sample.seconds >= warm]
     if len(kept) < _LEAST_SAMPLES:
         raise ValueError(f"{len(kept)} samples are too few; take them more often, or for longer")
     return Columns(*map(np.array, zip(*kept, strict=True)))

@@ -8,7 +8,7 @@ evaluation and its checkpoint, and ends each training by SIGTERM:
   cached  the same with its ids on disk, memory-mapped (not by default: --legs)
 
 Memory, open files, threads, temporary files and CPU time of each are read from /proc meanwhile,
-and judged after the first fifth of the time. It ends with 1 where something grew.
+and judged after a fifth of the time since the first step. It ends with 1 where something grew.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bench.flatness import MOST_GROWTH, WARM_UP, Columns
+from bench.flatness import MOST_GROWTH, Columns, find_warm
 from bench.samples import Sample
 
 _OWN, _OTHER, _GREY = "#4c78c8", "#e0752d", "#888888"
@@ -60,7 +60,8 @@ def describe_leg(leg: Mapping[str, Any]) -> str:
 def draw_leg(column: Sequence[Any], leg: Mapping[str, Any], samples: Columns) -> None:
     memory, change, handles, cost, others = column
     minutes = samples.seconds / 60
-    is_judged = samples.seconds >= WARM_UP * samples.seconds[-1]
+    warm = find_warm(samples.seconds, samples.step)
+    is_judged = samples.seconds >= warm
     memory.plot(minutes, samples.anon_bytes / 1e6, color=_OWN, label="its own")
     memory.plot(minutes, samples.file_bytes / 1e6, color=_OTHER, label="mapped from files")
     judged = samples.anon_bytes[is_judged]
@@ -81,7 +82,7 @@ def draw_leg(column: Sequence[Any], leg: Mapping[str, Any], samples: Columns) ->
     load = np.diff(samples.other_seconds[edges]) / np.diff(samples.seconds[edges])
     others.plot(middles, load, color=_GREY)
     for axes in column:
-        axes.axvspan(0, WARM_UP * minutes[-1], color="#f0f0f0", zorder=0)
+        axes.axvspan(0, warm / 60, color="#f0f0f0", zorder=0)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     change.set_xlim(0, minutes[-1])

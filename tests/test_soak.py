@@ -67,6 +67,13 @@ def test_a_steady_training_is_flat():
     assert figures["thirds"][1]["other_cores"] == pytest.approx(0.5)
 
 
+def test_a_slow_start_is_not_judged():
+    """What fills up for 2 minutes after a start of 5 is done by the seventh."""
+    steps = 2_000 * 60 * np.maximum(0, MINUTES - 5) // 128
+    filling = 500 * MB + 100 * MB * np.minimum(1, np.maximum(0, MINUTES - 5) / 2)
+    assert bad(make_watched(step=steps, anon_bytes=filling)) == []
+
+
 @pytest.mark.parametrize(
     ("name", "added"),
     [
