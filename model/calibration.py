@@ -6,6 +6,7 @@ Legend: D documents of the validation part (some of them, where they are many), 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -160,18 +161,24 @@ def read_calibration(path: Path) -> Calibration:
         calibration = Calibration(
             temperature=float(values["temperature"]),
             num_docs=int(values["num_docs"]),
-            energies=tuple(map(float, values["energies"])),
-            logit_shift=tuple(map(float, values.get("logit_shift", ()))),
+            energies=_numbers(values, "energies"),
+            logit_shift=_numbers(values, "logit_shift"),
         )
-        if not np.isfinite(calibration.logit_shift).all():
-            raise ValueError("logit_shift is not finite")
         if not 1e-3 < calibration.temperature < 1e3:
             raise ValueError(f"temperature {calibration.temperature}")
     except FileNotFoundError:
         return Calibration()
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{path}: damaged: {error}; restore it, or delete it: probabilities are then those of "
             "the network as it was trained"
         ) from None
     return calibration
+
+
+def _numbers(values: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """Those under a name, if there are any; they must be finite float32."""
+    found = values.get(name, [])
+    if not isinstance(found, list) or not (np.abs(np.array(found, np.float64)) < 3e38).all():
+        raise ValueError(f"{name} must be finite numbers")
+    return tuple(map(float, found))

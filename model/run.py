@@ -7,9 +7,9 @@ With the commands predict, evaluate and export, this is the one place in `model`
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import os
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,7 +306,7 @@ def open_run(folder: Path, is_calibrated: bool = True) -> Run:
         model = _pick(ModelConfig, settings)
     except FileNotFoundError:
         raise UserError(f"{folder}: not the folder of a run: it has no config.yaml") from None
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{paths.config}: damaged: {error}") from None
     if tokenizer.max_len is None:
         raise UserError(f"{paths.config}: damaged: max_len is missing")
@@ -317,5 +317,24 @@ def open_run(folder: Path, is_calibrated: bool = True) -> Run:
 
 
 def _pick(config_type: type, settings: Mapping[str, Any]):
-    names = {field.name for field in dataclasses.fields(config_type)}
-    return config_type(**{name: settings[name] for name in names if name in settings})
+    """Raises a ValueError naming a setting that is of another kind."""
+    kinds = typing.get_type_hints(config_type)
+    picked = {name: settings[name] for name in kinds if name in settings}
+    for name, value in picked.items():
+        if not _fits(value, kinds[name]):
+            raise ValueError(f"{name}: {printable(str(value), 40)}")
+    return config_type(**picked)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether it is of this kind: int, float, bool, str, None, a Literal, or one of several.
+
+    >>> _fits(2, float), _fits(2.0, int), _fits(None, int | None)
+    (True, False, True)
+    """
+    several = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return value in several
+    if several:
+        return any(_fits(value, one) for one in several)
+    return type(value) in ((int, float) if kind is float else (kind,))

@@ -139,8 +139,14 @@ def test_the_file(tmp_path):
     shares = calibration.scope(np.sort(energies)[::100])
     np.testing.assert_allclose(shares, np.arange(30) / 30, atol=0.01)
     assert calibration.scope(np.array([-100.0, 100.0])).tolist() == [0, 1]
-    for damaged in ("", "[]", "{}", '{"temperature": 0, "num_docs": 1, "energies": []}',
-                    '{"temperature": NaN, "num_docs": 1, "energies": []}'):  # fmt: skip
+    for damaged in ("", "[]", "{}", "[" * 100_000,
+                    '{"temperature": 0, "num_docs": 1, "energies": []}',
+                    '{"temperature": NaN, "num_docs": 1, "energies": []}',
+                    '{"temperature": 1, "num_docs": 1e999, "energies": []}',
+                    '{"temperature": 1, "num_docs": 1, "energies": [NaN]}',
+                    '{"temperature": 1, "num_docs": 1, "energies": [], "logit_shift": [1e300]}',
+                    '{"temperature": 1, "num_docs": 1, "energies": [], "logit_shift": "12"}',
+                    ):  # fmt: skip
         path.write_text(damaged)
         with pytest.raises(UserError, match=r"calibration.json: damaged: .*delete it"):
             read_calibration(path)

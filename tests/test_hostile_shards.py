@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shortline import UserError
+from tfdata.checkup.brief import check_briefly
 from tfdata.shards import Shard, compute_fingerprint, file_sha256, open_shards, read_batches
 
 
@@ -134,3 +135,30 @@ def test_a_manifest_whose_counts_do_not_add_up(folder, change):
     forge(folder, change)
     with pytest.raises(UserError, match=r"manifest\.json: damaged .*(add up|two classes)"):
         open_shards(folder)
+
+
+@pytest.mark.parametrize("counts", [
+    {"order": {"distance": 0.1}}, {"order": [1]}, {"order": {"x": 1}}, {"duplicates": "many"},
+    {"duplicates": -1}, {"one_group_classes": [5]}, {"columns": {}}, [],
+])  # fmt: skip
+def test_counts_that_are_none(folder, counts):
+    """What ingest counted is told again before a training."""
+
+    def change(manifest):
+        manifest["counts"] = {**manifest["counts"], **counts} if counts else counts
+
+    with pytest.raises(UserError, match=r"manifest\.json: damaged"):
+        forge_without_opening(folder, change)
+
+
+def test_counts_of_older_and_of_other_sets_are_taken(folder):
+    """Those of before there was an order of labels; copies of a set without validation."""
+
+    def change(manifest):
+        del manifest["counts"]["order"]
+        manifest["counts"]["texts_on_both_sides"] = 3
+
+    forge_without_opening(folder, change)
+    shard_set = open_shards(folder)
+    parts = {**shard_set.parts, "valid": (), "test": ()}
+    check_briefly(dataclasses.replace(shard_set, parts=parts), max_len=20)

@@ -33,13 +33,13 @@ def test_what_is_left_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"same_weights": False}, {"same_predictions": False}, {"leftovers": ["x"]},
-              {"problem": "exit code 1"}],
+    "wrong", [{"same_weights": False}, {"same_predictions": False}, {"same_scores": False},
+              {"leftovers": ["x"]}, {"problem": "exit code 1"}],
 )  # fmt: skip
 def test_the_table_tells_what_is_wrong(wrong):
     kill = Kill("training", signal.SIGKILL.name, -9)
-    right = Outcome(1, [kill], same_weights=True, same_predictions=True)
+    right = Outcome(1, [kill], same_weights=True, same_predictions=True, same_scores=True)
     assert right.is_right
     table = describe([right, dataclasses.replace(right, replicas=2, **wrong)])
-    assert "| 1 | 1 | training (SIGKILL, -9) | same | same | nothing |" in table
+    assert "| 1 | 1 | training (SIGKILL, -9) | same | same | same | nothing |" in table
     assert "1 of 2 runs right" in table

@@ -1,6 +1,6 @@
 """Trainings killed at random moments and resumed until they are done: `python -m tests.torture`.
 
-Each run must end with the weights and the predictions of one that nothing stopped, bitwise, and
+Each run must end with the weights, predictions and scores of one that nothing stopped, bitwise, and
 leave no temporary file. What was killed where is printed as a table. Half of the signals are
 SIGKILL, half SIGTERM.
 """
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -30,9 +31,10 @@ from tests.runs import arrays_of, same_weights
 ROOT = Path(__file__).parents[1]
 FLAGS = [
     "--docs=1500", "--test=0.1", "--embedding-dim=48", "--hidden=8", "--batch-size=32",
-    "--epochs=3", "--steps-per-call=3", "--learning-rate=0.02", "--save-minutes=0.002",
+    "--epochs=3", "--steps-per-call=3", "--learning-rate=0.005", "--save-minutes=0.002",
     "--gpus=none",
 ]  # fmt: skip
+"""All tables of words are lazy with one replica, and after training the logits are adjusted."""
 STOPPED, INTERRUPTED = 75, 130
 _MOST_SECONDS = 180.0  # of a process: more is a hang
 
@@ -54,12 +56,13 @@ class Outcome:
     kills: list[Kill] = field(default_factory=list)
     same_weights: bool = False
     same_predictions: bool = False
+    same_scores: bool = False
     leftovers: list[str] = field(default_factory=list)
     problem: str = ""
 
     @property
     def is_right(self) -> bool:
-        right = self.same_weights and self.same_predictions
+        right = self.same_weights and self.same_predictions and self.same_scores
         return right and not self.leftovers and not self.problem
 
 
@@ -105,6 +108,19 @@ def predict(run: Path) -> np.ndarray:
     return serve(text=tf.constant(lines))["probabilities"].numpy()
 
 
+_SCORES = (
+    "accuracy", "macro_f1", "loss", "test", "best_epoch", "steps", "long_tail", "temperature",
+    "calibration",
+)  # fmt: skip
+
+
+def read_scores(run: Path) -> dict[str, Any]:
+    """What the run says of itself, but for times; with its calibration."""
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    calibration = (run / "calibration.json").read_text("utf-8")
+    return {name: summary[name] for name in _SCORES} | {"calibration.json": calibration}
+
+
 def _has_line(words: str) -> Callable[[Job, str], bool]:
     return lambda job, printed: words in printed
 
@@ -131,6 +147,7 @@ PHASES: dict[str, tuple[Callable[[Job, str], bool], float]] = {
     "training": (_has_line("start-up "), 1.0),
     "checkpointing": (_writes_checkpoint, 0.0),
     "evaluating": (_evaluates, 0.02),
+    "adjusting": (_has_line("epoch 3/3  "), 1.0),
     "exporting": (_has_line("writing the report and the export"), 2.0),
 }
 """What shows that a phase has begun, and the most seconds to wait before the signal."""
@@ -192,22 +209,25 @@ def torture(job: Job, whole: Path, replicas: int, num_kills: int, seed: str) -> 
         for name, value in arrays_of(job.out, "best").items()
     )
     outcome.same_predictions = np.array_equal(predict(job.out), predict(whole))
+    outcome.same_scores = read_scores(job.out) == read_scores(whole)
     outcome.leftovers = job.find_leftovers()
     return outcome
 
 
 def describe(outcomes: Sequence[Outcome]) -> str:
     """The table of kills, in Markdown."""
-    lines = [
-        "| run | replicas | killed in (signal, exit code) | weights | predictions | left over |",
-        "|---|---|---|---|---|---|",
-    ]
+    names = (
+        "run", "replicas", "killed in (signal, exit code)", "weights", "predictions", "scores",
+        "left over",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for number, outcome in enumerate(outcomes, 1):
         kills = "; ".join(f"{k.phase} ({k.signal}, {k.exit_code})" for k in outcome.kills) or "-"
         weights = "same" if outcome.same_weights else "OTHER"
         predictions = "same" if outcome.same_predictions else "OTHER"
+        scores = "same" if outcome.same_scores else "OTHER"
         left = ", ".join(outcome.leftovers) or "nothing"
-        cells = [str(number), str(outcome.replicas), kills, weights, predictions, left]
+        cells = [str(number), str(outcome.replicas), kills, weights, predictions, scores, left]
         lines.append(f"| {' | '.join(cells)} |")
     right = sum(outcome.is_right for outcome in outcomes)
     num_kills = sum(len(outcome.kills) for outcome in outcomes)
@@ -234,6 +254,7 @@ def torture_all(
             straight = Job(folder / f"whole{replicas}", replicas)
             end = run_until(straight, None, signal.SIGTERM, dice)
             assert not isinstance(end, str), end
+            assert read_scores(straight.out)["long_tail"]["power"], "logits are as they were"
             whole[replicas] = straight.out
         job = Job(folder / f"run{number + 1}", replicas)
         num_kills = dice.randint(1, most_kills)

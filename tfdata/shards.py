@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shortline import UserError
+from tfdata.label_order import Drift
 
 MANIFEST = "manifest.json"
 PARTS = ("train", "valid", "test")
@@ -120,7 +121,7 @@ def _from_manifest(folder: Path, manifest: dict[str, Any]) -> ShardSet:
         tokenizer=dict(manifest["settings"]["tokenizer"]),
         length_counts=_naturals(manifest["length_counts"]),
         parts=parts,
-        counts=dict(manifest["counts"]),
+        counts=_counts(manifest["counts"]),
         fingerprint=str(manifest["fingerprint"]),
     )
     if len(shard_set.label_counts) != num_labels:
@@ -145,6 +146,24 @@ def _naturals(values: Any) -> np.ndarray:
     if not all(type(value) is int and value >= 0 for value in values):
         raise TypeError("counts must be whole numbers")
     return np.array(values, np.int64)
+
+
+def _counts(values: Any) -> dict[str, Any]:
+    """Of ingest: whole numbers, lists of names (of columns: of pairs), and a Drift, by name."""
+    if not isinstance(values, dict):
+        raise TypeError("counts must have names")
+    for name, value in values.items():
+        if name == "order":
+            figures = vars(Drift(**value)).values() if value else ()
+            if not all(isinstance(figure, int | float) for figure in figures):
+                raise TypeError("figures must be numbers")
+        elif name == "columns" and isinstance(value, list):
+            list(map(_strings, value))
+        elif isinstance(value, list):
+            _strings(value)
+        else:
+            _naturals([value])
+    return values
 
 
 def _shard(fields: Mapping[str, Any]) -> Shard:

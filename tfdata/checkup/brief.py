@@ -75,9 +75,9 @@ def _check_order(shard_set: ShardSet) -> Finding | None:
 
 def _check_both_sides(shard_set: ShardSet) -> Finding | None:
     count = shard_set.counts.get("texts_on_both_sides", 0)
-    if not count:
-        return None
     held = shard_set.num_docs("valid") + shard_set.num_docs("test")
+    if not count or not held:
+        return None
     return Finding(
         name="leaks", severity=grade(count / held, 0.05, 0.005), count=count, of=held,
         title=f"{count:,} texts of the training part are also in the --valid or --test file",
