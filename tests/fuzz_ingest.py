@@ -40,11 +40,13 @@ def seed_files() -> dict[str, bytes]:
     import pyarrow.parquet as pq
 
     rows = [(f'text {i} é, "日本" ' + "word " * (i % 30), f"c{i % 5}") for i in range(300)]
-    table = pa.table({"text": [t for t, _ in rows], "label": [c for _, c in rows], "n": range(300)})
+    when = [f"2024-{1 + i % 12:02d}-{1 + i % 28:02d}T10:00:00.5+0{i % 3}:00" for i in range(300)]
+    columns = {"text": [t for t, _ in rows], "label": [c for _, c in rows]}
+    table = pa.table({**columns, "n": range(300), "when": when})
     sink = pa.BufferOutputStream()
     pa_csv.write_csv(table, sink)
     csv_bytes = sink.getvalue().to_pybytes()
-    jsonl = "".join(json.dumps({"text": t, "label": c}) + "\n" for t, c in rows).encode()
+    jsonl = "".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode()
     files = {
         "a.csv": csv_bytes,
         "a.csv.gz": pa.compress(csv_bytes, "gzip", asbytes=True),
@@ -61,7 +63,8 @@ def seed_files() -> dict[str, bytes]:
         "gzip": {"compression": "gzip", "data_page_version": "2.0", "data_page_size": 1000},
         "lz4": {"compression": "lz4", "write_page_index": True, "use_dictionary": ["label"]},
         "delta": {"use_dictionary": False, "column_encoding": {
-            "text": "DELTA_BYTE_ARRAY", "label": "DELTA_LENGTH_BYTE_ARRAY", "n": "PLAIN"}},
+            "text": "DELTA_BYTE_ARRAY", "label": "DELTA_LENGTH_BYTE_ARRAY", "n": "PLAIN",
+            "when": "PLAIN"}},
     }  # fmt: skip
     typed = table.set_column(1, "label", table["label"].dictionary_encode())
     for name, options in variants.items():
@@ -110,6 +113,7 @@ def draw_flags(random: np.random.Generator) -> list[str]:
     choices = (
         ["--skip-bad-rows"], ["--strict"], ["--valid", "0"], ["--test", "0.2"],
         ["--text", "text"], ["--label", "n"], ["--split-seed", "7"], ["--vocab-size", "50"],
+        ["--split", "group"], ["--split", "time", "--time", str(random.choice(["n", "when"]))],
         ["--format", str(random.choice(["csv", "tsv", "jsonl", "parquet", "fasttext"]))],
         ["--delimiter", str(random.choice([",", ";", '"', "\n", "\0", "é", "a"]))],
     )  # fmt: skip

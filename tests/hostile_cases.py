@@ -91,6 +91,12 @@ FILES: Mapping[str, tuple[str, Callable[[], str | bytes], list[str]]] = {
     "a JSON line that never ends": ("a.jsonl.gz", lambda: _zipped('{"text": "' + "x" * 40 * _MIB),
         []),
     "a fastText line without a label": ("a.ft", lambda: "__label__a b\nno label\n", []),
+    "a time that is none": ("a.csv", lambda: "text,label,day\na,b,2024-01-31\nc,d,2024-02-31\n",
+        ["--split", "time", "--time", "day"]),
+    "times as numbers and as dates": ("a.csv", lambda: "text,label,day\na,b,20240131\n" +
+        "c,d,2024-02-01\n", ["--split", "time", "--time", "day"]),
+    "a column of no times": ("a.csv", lambda: "text,label,day\na,b,\nc,d,\n",
+        ["--split", "time", "--time", "day"]),
     "one class alone": ("a.csv", lambda: "text,label\n" + "a,b\nc,b\n" * 9, []),
     "ids for labels": ("a.csv", lambda: "text,label\n" + "".join(
         f"text,id {i}\n" for i in range(99)), []),
@@ -133,6 +139,7 @@ SHARDS: Mapping[str, Callable[[Path], Any]] = {
     "a shard with a flipped bit": _flip_shard,
     "a shard cut short": lambda folder: os.truncate(folder / "train-00000.parquet", 100),
     "a manifest with other labels": _change_manifest(lambda m: m["labels"].reverse()),
+    "a manifest with counts of no kind": _change_manifest(lambda m: m["counts"].update(order=[1])),
     "a manifest cut short": lambda folder: os.truncate(folder / "manifest.json", 100),
 }
 """Name → what is done to the folder of a shard set."""

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.attribution import Attribution
 from model.page import build_page
+from model.report_words import Explained
 from tests.hostile import MARK, PAYLOADS
 from tests.test_report import _write
 
@@ -76,6 +78,10 @@ def test_the_policy_stops_what_escaping_would_let_through(tmp_path, server):
     assert asked == []
 
 
+def _one_word(text: str) -> Attribution:
+    return Attribution(text, 0, [(0, len(text))], np.ones(1, np.float32))
+
+
 def test_hostile_labels_and_texts_run_nothing(tmp_path, server):
     url, asked = server
     hostile = [payload.format(run=MARK, url=url) for payload in PAYLOADS]
@@ -87,7 +93,17 @@ def test_hostile_labels_and_texts_run_nothing(tmp_path, server):
     source, _, _ = _write(
         folder, labels, predicted, hostile,
         examples={doc: hostile[doc % num_classes] for doc in range(len(labels))},
-        summary={"device": hostile[0], "versions": {hostile[1]: hostile[3]}},
+        summary={
+            "device": hostile[0], "versions": {hostile[1]: hostile[3]},
+            "findings": [
+                {"severity": "high", "title": text, "examples": [text], "effect": text,
+                 "mend": text, "sample": 7}
+                for text in hostile
+            ],
+        },
+        explained=[
+            Explained(text, hostile[0], 0.5, *([_one_word(text)] * 2)) for text in hostile
+        ],
     )  # fmt: skip
     assert "onerror" in source  # as text
     shown = browse(folder / "report.html", tmp_path / "profile")
@@ -95,4 +111,6 @@ def test_hostile_labels_and_texts_run_nothing(tmp_path, server):
     assert "<script" not in shown
     assert "<iframe" not in shown
     assert "&lt;script&gt;" in shown
+    for title in ("Words that decided", "What is wrong with the data"):
+        assert title in shown
     assert asked == []

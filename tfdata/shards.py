@@ -154,6 +154,8 @@ def _counts(values: Any) -> dict[str, Any]:
         raise TypeError("counts must have names")
     for name, value in values.items():
         if name == "order":
+            if not isinstance(value, dict):
+                raise TypeError("order must have figures")
             figures = vars(Drift(**value)).values() if value else ()
             if not all(isinstance(figure, int | float) for figure in figures):
                 raise TypeError("figures must be numbers")
