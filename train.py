@@ -135,6 +135,8 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
             trainer = build_trainer(flags, shard_set, devices, state, clock)
             with contextlib.closing(trainer.feed):
                 run_epochs(trainer, state, devices, clock)
+                if flags.scores_only and not state.is_done:
+                    raise KeyboardInterrupt  # nothing was saved
                 if state.is_done and not flags.scores_only:
                     finish(trainer, state, shard_set)
                 trainer.workers.wait()  # all is written

@@ -22,6 +22,7 @@ from model.calibration import Calibration, read_calibration
 from model.checkpoint import load_best, load_newest, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
+from model.events import read_events
 from model.origin import compare
 from model.words import WordParts
 from shortline import UserError, printable, write_whole
@@ -230,7 +231,17 @@ def restore_last(
         if name.startswith(_STEPS_OF_ROWS):  # as new, it says that no row has steps to make up for
             arrays.setdefault(name, variable.numpy())
     restore(variables, arrays, paths.last)
+    if "best_macro_f1" in state:  # of when macro-F1 alone chose the best epoch
+        state["best_score"] = _find_score(paths, state["best_epoch"], state.pop("best_macro_f1"))
     return state
+
+
+def _find_score(paths: RunPaths, epoch: int, otherwise: float) -> float:
+    """The mean of validation accuracy and macro-F1 of an epoch, as the run has logged it."""
+    for event in read_events(paths.metrics):
+        if event["event"] == "epoch" and event["epoch"] == epoch and "valid_accuracy" in event:
+            return (event["valid_accuracy"] + event["valid_macro_f1"]) / 2
+    return otherwise
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from model.run import InTheWay, RunPaths, check_free, hold_run
 from model.tune_record import Row, write_trials
 from model.tune_space import as_flags, build_distributions, choose_axes, decode, encode, mutate
 from model.tune_study import open_study
-from model.tune_trial import TrialResult, run_trial
+from model.tune_trial import TrialResult, clear_trials, run_trial
 from shortline import UserError, flat_values, printable, write_whole
 from tfdata.lock import sweep
 
@@ -101,9 +101,13 @@ class Search:
     """Trials one after the other, in the time there is; what is known of them is on disk."""
 
     def __init__(self, flags: Flags, folder: Path):
-        """Opens the search of `folder`, or begins it."""
+        """Opens the search of `folder`, or begins it.
+
+        Raises:
+          UserError: a trial of a search that was killed is still at work.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder.glob("trial-*"))  # of a killed process
+        clear_trials(folder)
         assert flags.tune is not None
         self._folder, self._settings = folder, flat_values(flags) | {"tune": None, "resume": None}
         untuned = flat_values(read_flags(["--preset", flags.preset]))

@@ -20,7 +20,8 @@ import yaml
 import shortline
 from model.events import read_events
 from model.run import RunPaths
-from shortline import printable
+from shortline import UserError, printable
+from tfdata.lock import find_holder, sweep
 
 _TRAIN = Path(shortline.__file__).with_name("train.py")
 _POLL_SECONDS = 0.2
@@ -79,6 +80,22 @@ def run_trial(
             lines = log.read_text("utf-8", "replace").strip().splitlines() or ["no word of it"]
             result.error = printable(lines[-1].removeprefix("error: "), 300)
     return result
+
+
+def clear_trials(folder: Path) -> None:
+    """Deletes the trials that a killed process has left in `folder`.
+
+    Raises:
+      UserError: one outlived it, and would take time from those that are measured.
+    """
+    for trial in folder.glob("trial-*"):
+        holder = find_holder(RunPaths(trial / "run").lock)
+        if holder is not None:
+            raise UserError(
+                f"{trial.parent}: {holder}, still trains {trial.name} of a search that was killed; "
+                "end it, or wait for it"
+            )
+        sweep([trial])
 
 
 def _watch(

@@ -225,6 +225,14 @@ def test_a_second_signal_stops_at_once_and_leaves_the_checkpoint(args, tmp_path,
     assert not list((tmp_path / "run").rglob(".*"))
 
 
+def test_a_run_that_saves_nothing_does_not_say_that_it_did(args, tmp_path, monkeypatch, capsys):
+    _fail_in_epoch(monkeypatch, 1, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        train.main([*args, "--scores-only"])
+    assert "saved" not in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
 def test_signals_are_noted_and_their_handlers_put_back():
     before = signal.getsignal(signal.SIGTERM)
     with catch_signals() as caught:

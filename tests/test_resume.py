@@ -16,7 +16,10 @@ import tensorflow as tf
 import yaml
 
 import train
+from model.checkpoint import CheckpointWriter, load_checkpoint
 from model.flags import read_flags
+from model.run import RunPaths, restore_last
+from model.words import TABLES
 from shortline import UserError
 from tests.runs import SMALL, arrays_of, same_weights
 from tfdata.synthetic import write_corpus
@@ -54,7 +57,7 @@ def test_stopped_anywhere_and_resumed_is_the_straight_run(
     assert ours["accuracy"] == theirs["accuracy"]
 
 
-def test_a_lazy_embedding_resumes_bitwise_and_is_caught_up_where_it_is_used(
+def test_lazy_tables_resume_bitwise_and_are_caught_up_where_they_are_used(
     small_shards, tmp_path, monkeypatch
 ):
     """Batches small enough for it: fewer tokens than words."""
@@ -62,55 +65,67 @@ def test_a_lazy_embedding_resumes_bitwise_and_is_caught_up_where_it_is_used(
     whole, out = tmp_path / "whole", tmp_path / "out"
     train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
     with np.load(whole / "checkpoints" / "best.npz") as archive:
-        steps = archive["adam_steps_of_rows/embedding"]
+        steps = [archive[f"adam_steps_of_rows/{table}"] for table in TABLES]
         best_step = json.loads(archive["state.json"].tobytes())["step"]
-    assert (steps == best_step).all()
+    assert all((steps_of_rows == best_step).all() for steps_of_rows in steps)
     run_chunk, behind = train.run_chunk, []
 
     def run_and_stop(trainer, state, *args):
         done = run_chunk(trainer, state, *args)
         if not behind:
-            assert "embedding" in trainer.optimizer.lazy_tables
-            reached = trainer.variables["adam_steps_of_rows/embedding"].numpy()
-            behind.append(np.count_nonzero(reached < state.step))
+            assert trainer.optimizer.lazy_tables == {*TABLES}
+            for table in TABLES:
+                reached = trainer.variables[f"adam_steps_of_rows/{table}"].numpy()
+                behind.append(np.count_nonzero(reached < state.step))
             os.kill(os.getpid(), signal.SIGTERM)
         return done
 
     monkeypatch.setattr(train, "run_chunk", run_and_stop)
     assert train.main(["--data", str(small_shards.folder), "--out", str(out), *flags]) == 75
-    assert behind[0] > 0
+    assert min(behind) > 0
     assert train.main(["--resume", str(out)]) == 0
     assert same_weights(out, whole)
 
 
-def test_a_run_resumed_on_more_replicas_is_the_straight_run(
-    small_shards, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+def test_a_run_resumed_on_more_or_fewer_replicas_is_the_straight_run(
+    small_shards, tmp_path, monkeypatch, capsys, first, then
 ):
-    """With a batch that two cannot share evenly: no document lost, none doubled."""
-    flags = [*SMALL, "--batch-size=65", "--gpus=none"]
+    """With a batch that two cannot share evenly: no document lost, none doubled.
+
+    One replica updates its tables lazily, two do not.
+    """
+    flags = [*SMALL, "--batch-size=17", "--gpus=none"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     train.main(["--data", str(small_shards.folder), "--out", str(whole), *flags])
-    run_chunk, docs = train.run_chunk, []
+    run_chunk, docs, lazy = train.run_chunk, [], []
 
     def run_and_stop(trainer, state, *args):
         done = run_chunk(trainer, state, *args)
         if not docs:
             os.kill(os.getpid(), signal.SIGTERM)
         docs.append(state.num_docs)
+        lazy.append(trainer.optimizer.lazy_tables)
         return done
 
     monkeypatch.setattr(train, "run_chunk", run_and_stop)
     shards = str(small_shards.folder)
-    args = ["--data", shards, "--out", str(out), *flags, "--cpu-replicas=2"]
+    args = ["--data", shards, "--out", str(out), *flags, f"--cpu-replicas={first}"]
     assert train.main(args) == 75
     capsys.readouterr()
-    assert train.main(["--resume", str(out), "--cpu-replicas=1"]) == 0
-    assert "note: replicas was 2, and is 1 now: the same documents" in capsys.readouterr().out
+    assert train.main(["--resume", str(out), f"--cpu-replicas={then}"]) == 0
+    note = f"note: replicas was {first}, and is {then} now: the same documents"
+    assert note in capsys.readouterr().out
     assert max(docs) == small_shards.num_docs("train")
+    assert [lazy[0], lazy[-1]] == [set(TABLES) if n == 1 else set() for n in (first, then)]
     ours, theirs = arrays_of(out), arrays_of(whole)
     for name in theirs:  # as far as Adam spreads rounding: a fifth of a step's .02
         if not name.startswith("adam"):
             np.testing.assert_allclose(ours[name], theirs[name], atol=4e-3, err_msg=name)
+    scores, expected = (
+        json.loads((run / "summary.json").read_text())["loss"] for run in (out, whole)
+    )
+    assert scores == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -237,3 +252,17 @@ def test_a_checkpoint_of_before_lazy_rows_goes_on_as_it_would_have(
     np.savez(last, **older)
     assert train.main(["--resume", str(out)]) == 0
     assert same_weights(out, whole)
+
+
+def test_a_checkpoint_of_when_macro_f1_chose_goes_on_with_its_best(straight, tmp_path):
+    """Its score is that of the same epoch in metrics.jsonl, not less than any."""
+    shutil.copytree(straight, tmp_path / "run")
+    paths = RunPaths(tmp_path / "run")
+    arrays, state = load_checkpoint(paths.last)
+    best = state.pop("best_score")
+    variables = {name: tf.Variable(array) for name, array in arrays.items()}
+    with CheckpointWriter() as writer:
+        writer.save([paths.last], variables, {**state, "best_macro_f1": 0.5})
+    assert restore_last(paths, {}, state["origin"])["best_score"] == best
+    paths.metrics.unlink()
+    assert restore_last(paths, {}, state["origin"])["best_score"] == 0.5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from model.flags import read_flags
 from model.tune_trial import TrialResult
 from shortline import EXIT_STOPPED, UserError, flat_values
 from tests.runs import SMALL
+
+ROOT = Path(__file__).parents[1]
 
 pytest.importorskip("optuna")
 
@@ -174,6 +178,30 @@ def test_a_journal_cut_short_is_mended(flags, clock, monkeypatch, tmp_path):
     journal.write_bytes(whole.replace(b"{", b"", 1))
     with pytest.raises(UserError, match="line 1 is damaged"):
         _search(monkeypatch, resumed, made)
+
+
+def test_a_trial_that_outlived_its_search_is_named(flags, clock, monkeypatch, tmp_path):
+    """Its search was killed; it would share the machine with what is measured."""
+    _search(monkeypatch, flags, Made(clock, after=2))
+    lock = tmp_path / "run" / "tune" / "trial-x" / "run" / ".lock"
+    lock.parent.mkdir(parents=True)
+    code = (
+        "import pathlib, sys, time\nfrom tfdata.lock import hold_lock\n"
+        "with hold_lock(pathlib.Path(sys.argv[1]), print):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    resumed = read_flags(["--resume", str(tmp_path / "run")])
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"process {process.pid} on .* still trains trial-x"):
+            _search(monkeypatch, resumed, Made(clock, after=1))
+        assert lock.exists()
+        process.kill()
+    _search(monkeypatch, resumed, Made(clock, after=1))
+    assert not lock.exists()
 
 
 def test_a_training_too_long_to_search_is_said_to_be(flags, clock, monkeypatch, capsys):
