@@ -23,18 +23,6 @@ from bench.record import check_out
 from bench.timing import describe_machine
 from shortline import UserError, import_tensorflow, parse_flags, run_command, write_whole
 
-_MASKS = (
-    "urls",
-    "emails",
-    "uuids",
-    "dates",
-    "addresses",
-    "paths",
-    "hosts",
-    "hex",
-    "ids",
-    "numbers",
-)
 _APART = 1e-6
 """An eps at which nothing is within reach but what is masked to the same text."""
 

@@ -93,7 +93,7 @@ def check_packages() -> None:
 
 def run(flags: RunFlags, command: str) -> int:
     """All steps, or clean alone."""
-    from labels.decide import FINISHED
+    from labels.review import is_finished
     from labels.run import make
     from labels.step import hold_folder
 
@@ -101,7 +101,7 @@ def run(flags: RunFlags, command: str) -> int:
     records: dict[str, Any] = {}
     with hold_folder(flags.out, is_new=True):
         for step in ("clean",) if command == "clean" else ORDER:
-            if step == "decide" and flags.review and not (flags.out / FINISHED).exists():
+            if step == "decide" and flags.review and not is_finished(flags.out):
                 from labels.review import review
 
                 if not review(flags.out):

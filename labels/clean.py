@@ -141,9 +141,7 @@ def repair_unicode(texts: pa.Array) -> pa.Array:
     config = ftfy.TextFixerConfig(unescape_html=False, normalization="NFC")
 
     def repair(text: str) -> str:
-        return re.sub(
-            "[\u200b\u2060\ufeff\u00ad\x00-\x08\x0e-\x1f\x7f]", "", ftfy.fix_text(text, config)
-        )
+        return re.sub(_UNSEEN, "", ftfy.fix_text(text, config))
 
     return _change_some(texts, _SUSPECT, repair)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tfdata.config import require
+from tfdata.config import IngestConfig, TokenizerConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,3 +105,8 @@ class ShardConfig:
     """Share of the documents to validate on."""
     vocab_size: int = 20_000
     """Most token ids of the shard set's vocabulary."""
+
+    def __post_init__(self) -> None:
+        share = IngestConfig(valid=self.valid).share("valid")  # said now, not after all the steps
+        require(share is not None, "valid", self.valid, "a share from 0 up to 1")
+        TokenizerConfig(vocab_size=self.vocab_size)

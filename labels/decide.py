@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 from labels.cluster import NOISE, as_table, read_assigned
 from labels.folder import DECIDED
 from labels.journal import read_journal
-from labels.review import FINISHED, JOURNAL
+from labels.review import JOURNAL
 from labels.review_state import Review
 from shortline import printable
 
-__all__ = ["FINISHED", "JOURNAL", "decide", "fingerprint"]
 _SHOWN = 5
 
 

@@ -15,6 +15,8 @@ _BLOCK_PRODUCTS = 2**25
 """Products in memory at a time: 128 MB."""
 _FARTHEST = 2.0
 """Of two codes of length 1."""
+_ROUNDING = 2.0**-21
+"""By how much the product of a code of length 1 with itself may be below 1 in float32."""
 
 
 def normalize(codes: np.ndarray) -> np.ndarray:
@@ -48,31 +50,36 @@ def reach_distances(
         is_enough = have >= min_weight
         found = distances[np.arange(len(codes)), is_enough.argmax(axis=1)]
         reached = np.where(is_enough.any(axis=1), found, _FARTHEST).astype(np.float32)
+    reached[~codes.any(axis=1)] = _FARTHEST  # a code of zeros says nothing
     if with_self:
         reached[weights >= min_weight] = 0
     return reached
 
 
 def to_distances(products: np.ndarray) -> np.ndarray:
-    """Euclidean distances float32 of products of codes of length 1."""
-    return np.sqrt(np.maximum(2 - 2 * products, 0))
+    """Euclidean distances float32 of products of codes of length 1; of the same code, 0."""
+    return np.sqrt(np.maximum(2 - 2 * (products + _ROUNDING), 0))
 
 
 def connect(codes: np.ndarray, eps: float) -> np.ndarray:
     """int32[P]: a number for each connected group of points at most `eps` apart.
 
     A group is grown from its frontier; each point is compared once with those that no group has
-    yet, so a dense group is found in a few multiplications, and no list of neighbours is kept.
+    yet, so a dense group is found in a few multiplications, and no list of neighbours is kept. What
+    is taken is left out of later products whenever it is an eighth of them: copying the rest for
+    every group would take longer than the products.
     """
-    least = 1 - eps**2 / 2
+    least = 1 - eps**2 / 2 - _ROUNDING
     group_of = np.full(len(codes), -1, np.int32)
     free = np.arange(len(codes))
     free_codes = codes
+    is_taken = np.zeros(len(free), bool)
     number = 0
-    while len(free):
-        frontier, is_taken = free[:1], np.zeros(len(free), bool)
-        is_taken[0] = True
-        group_of[free[0]] = number
+    while not is_taken.all():
+        first = is_taken.argmin()
+        frontier = free[first : first + 1]
+        is_taken[first] = True
+        group_of[frontier] = number
         while len(frontier):
             found = np.zeros(len(free), bool)
             for rows in _cut(frontier, len(free)):
@@ -81,11 +88,9 @@ def connect(codes: np.ndarray, eps: float) -> np.ndarray:
             is_taken |= found
             frontier = free[found]
             group_of[frontier] = number
-            if is_taken.sum() > len(free) // 8:  # what is taken need not be compared again
+            if is_taken.sum() > len(free) // 8:
                 free, free_codes = free[~is_taken], free_codes[~is_taken]
                 is_taken = np.zeros(len(free), bool)
-        if is_taken.any():
-            free, free_codes = free[~is_taken], free_codes[~is_taken]
         number += 1
     return group_of
 

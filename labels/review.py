@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from shortline import UserError, parse_flags, printable, run_command
+from shortline import UserError, parse_flags, printable, run_command, write_whole
 
 if TYPE_CHECKING:  # what it imports takes a second
     from labels.review_desk import Desk
 
 FINISHED = Path("review") / "finished"
-"""In the folder, when somebody has said that the review is finished."""
+"""In the folder, when somebody has said that the review is finished; holds the key of the step
+merge, whose clusters it was of."""
 JOURNAL = Path("review") / "journal.jsonl"
 _MOST_TOLD = 10  # decisions that are named on the terminal
 
@@ -95,9 +96,27 @@ def review(folder: Path, port: int = 0) -> bool:
         except KeyboardInterrupt:
             print()
     if server.is_finished:
-        (folder / FINISHED).touch()
+        finish(folder)
     print(f"decisions are in {printable(str(folder / JOURNAL))}")
     return server.is_finished
+
+
+def finish(folder: Path) -> None:
+    """Notes that the clusters as they are now have been reviewed."""
+    with write_whole(folder / FINISHED) as file:
+        file.write(_merge_key(folder))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether somebody has said so, of the clusters as they are now."""
+    path = folder / FINISHED
+    return path.exists() and path.read_text("utf-8", "replace") == _merge_key(folder)
+
+
+def _merge_key(folder: Path) -> str:
+    from labels.step import read_record
+
+    return read_record(folder, "merge")["key"]
 
 
 def _open_desk(folder: Path) -> Desk:

@@ -9,7 +9,7 @@ from typing import Any
 
 from labels.clean import CleanConfig
 from labels.config import ClusterConfig, DedupeConfig, EncodeConfig, MergeConfig, ShardConfig
-from labels.step import ORDER, read_record, run_step
+from labels.step import ORDER, RECORD, read_record, run_step
 from shortline import UserError
 
 
@@ -130,17 +130,35 @@ def _make_dedupe(folder: Path, source: Path, settings: Settings) -> dict[str, An
 def _make_label(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:
     from labels.label import RESULT, label
 
+    def fill(out: Path) -> dict[str, Any]:
+        if _fingerprint(source) != read_record(folder, "clean").get("inputs"):
+            raise UserError(
+                f"{source}: was changed after the step clean had read it; python -m labels run "
+                f"INPUT --out {folder} reads it again"
+            )
+        _forget(folder, "label")
+        return label(folder, source, out, settings.clean)
+
     if not (folder / RESULT).exists():
-        (folder / "label" / "step.json").unlink(missing_ok=True)
-    return run_step(folder, "label", None, lambda out: label(folder, source, out, settings.clean))
+        _forget(folder, "label")
+    return run_step(folder, "label", None, fill)
 
 
 def _make_report(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:
     from labels.report import REPORT, write_report
 
+    def fill(out: Path) -> dict[str, Any]:
+        _forget(folder, "report")
+        return write_report(folder, out)
+
     if not (folder / REPORT).exists():
-        (folder / "report" / "step.json").unlink(missing_ok=True)
-    return run_step(folder, "report", None, lambda out: write_report(folder, out))
+        _forget(folder, "report")
+    return run_step(folder, "report", None, fill)
+
+
+def _forget(folder: Path, step: str) -> None:
+    """Before a file beside the steps is written: no other settings may take it for theirs."""
+    (folder / step / RECORD).unlink(missing_ok=True)
 
 
 def _make_shards(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:

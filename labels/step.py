@@ -22,7 +22,7 @@ ORDER = (
     "clean", "encode", "cluster", "merge", "decide", "dedupe", "label", "report", "shards",
 )  # fmt: skip
 """The steps; each one's outcome depends on those before it."""
-_FORMAT = 1
+_FORMAT = 2
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ def hold_folder(folder: Path, is_new: bool) -> Iterator[None]:
 
 
 def read_record(folder: Path, step: str) -> dict[str, Any]:
-    """What a finished step says of itself: key, config, seconds, counts.
+    """What a finished step says of itself: key, config, inputs, seconds, counts.
 
     Raises:
       UserError: the step has not been made.
@@ -103,7 +103,7 @@ def run_step(
             print(f"{step}: there already ({record['seconds']:.1f} s when it was made)")
             return record
     started = time.monotonic()
-    record = {"key": key, "config": settings}
+    record = {"key": key, "config": settings, "inputs": inputs}
     if in_place:
         (folder / step / RECORD).unlink(missing_ok=True)
         record["counts"] = make(folder / step)

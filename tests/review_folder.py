@@ -48,6 +48,7 @@ def write_folder(
     _write_assigned(folder / "merge", assigned)
     names = {c: " ".join(themes[c][:3]) + f" {c}" for c in range(num_clusters)}
     _write_clusters(folder / "merge", assigned, names | (labels or {}))
+    (folder / "merge" / "step.json").write_text('{"key": "of these clusters", "counts": {}}')
     return folder
 
 

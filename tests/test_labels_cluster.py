@@ -36,6 +36,24 @@ def test_it_is_scikit_learns_dbscan(seed, eps):
         assert np.linalg.norm(codes[mine] - codes[point], axis=1).min() <= eps + 1e-4
 
 
+@pytest.mark.parametrize("eps", [1e-4, 5e-4])
+def test_copies_of_a_code_are_one_cluster_however_small_eps_is(eps):
+    random = np.random.default_rng(0)
+    codes = normalize(random.normal(size=(60, 64)).astype(np.float32))[np.repeat(np.arange(60), 5)]
+    found = dbscan(codes, np.ones(300, np.int32), eps, 3)
+    assert (found >= 0).all()
+    assert [len(set(found[i : i + 5].tolist())) for i in range(0, 300, 5)] == [1] * 60
+    assert len(set(found.tolist())) == 60
+
+
+def test_codes_of_zeros_say_nothing():
+    codes = np.zeros((9, 4), np.float32)
+    codes[:3, 0] = 1
+    weights = np.array([1] * 8 + [4], np.int32)
+    found = dbscan(codes, weights, 0.3, 3)
+    assert found.tolist() == [1] * 3 + [NOISE] * 5 + [0]
+
+
 def test_reach_is_the_distance_at_which_there_are_documents_enough():
     codes, weights = _codes(1, num=80)
     full = np.linalg.norm(codes[:, None] - codes[None], axis=2)

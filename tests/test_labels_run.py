@@ -118,6 +118,61 @@ def test_a_decision_is_applied_again(source, made, tmp_path):
     assert "mine" in {r["label"] for r in result}
 
 
+def test_an_input_that_was_changed_meanwhile_is_not_labelled(source, made, tmp_path):
+    import shutil
+
+    ours, out = tmp_path / source.name, tmp_path / "out"
+    shutil.copy(source, ours)
+    shutil.copytree(made, out)
+    before = (out / "labelled.parquet").read_bytes()
+    table = pq.read_table(ours)
+    pq.write_table(table.take(np.arange(len(table))[::-1]), ours)  # as many rows, in another order
+    (out / "label" / "step.json").unlink()
+    record = json.loads((out / "clean" / "step.json").read_bytes())
+    record["counts"]["source"] = str(ours)
+    (out / "clean" / "step.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"in.parquet: was changed .* run INPUT --out"):
+        main(["label", str(out)])
+    assert (out / "labelled.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("step", ["label", "report"])
+def test_what_lies_beside_the_steps_is_not_taken_for_other_settings(made, step, tmp_path):
+    """Killed after labelled.parquet was written, and before its step was: it is made again."""
+    import shutil
+
+    from labels import label, report
+
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    name = {"label": label.RESULT, "report": report.REPORT}[step]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            "labels.step._take_place", lambda *_: (_ for _ in ()).throw(OSError("kill"))
+        )
+        record = json.loads((out / "dedupe" / "step.json").read_bytes())
+        (out / "dedupe" / "step.json").write_text(json.dumps(record | {"key": "other settings"}))
+        with pytest.raises(OSError, match="kill"):
+            main([step, str(out)])
+    assert (out / name).exists()
+    assert not (out / step / "step.json").exists()
+
+
+def test_a_review_is_finished_for_the_clusters_that_it_was_of(made, tmp_path):
+    import shutil
+
+    from labels.review import finish, is_finished
+
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    assert not is_finished(out)
+    finish(out)
+    assert is_finished(out)
+    record = json.loads((out / "merge" / "step.json").read_bytes())
+    (out / "merge" / "step.json").write_text(json.dumps(record | {"key": "other clusters"}))
+    assert not is_finished(out)
+
+
 def test_a_step_is_made_whole_or_not_at_all(tmp_path):
     def fail(folder: Path):
         (folder / "points.parquet").write_text("half")
@@ -142,6 +197,9 @@ def test_a_step_wants_those_before_it(tmp_path):
         (["cluster", "{}/none"], "no labelling"),
         (["run", "x", "--out", "{}/o", "--eps", "3"], "--eps 3"),
         (["run", "x", "--out", "{}/o", "--near", "0.9"], "--near 0.9"),
+        (["run", "x", "--out", "{}/o", "--valid", "7"], "--valid 7"),
+        (["run", "x", "--out", "{}/o", "--valid", "half"], "--valid half"),
+        (["run", "x", "--out", "{}/o", "--vocab-size", "0"], "--vocab-size 0"),
     ],
 )
 def test_what_is_wrong_is_said(argv, why, tmp_path):
