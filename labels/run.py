@@ -170,7 +170,7 @@ def _make_shards(folder: Path, source: Path, settings: Settings) -> dict[str, An
         from tfdata.shards import PARTS
 
         shutil.rmtree(out, ignore_errors=True)
-        config = IngestConfig(valid=settings.shards.valid)
+        config = IngestConfig(valid=settings.shards.valid, split=settings.shards.split)
         tokens = TokenizerConfig(vocab_size=settings.shards.vocab_size)
         shard_set = ingest([folder / "label" / "training.parquet"], out, config, tokens)
         return {f"{part}_documents": shard_set.num_docs(part) for part in PARTS} | {

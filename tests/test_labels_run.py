@@ -71,6 +71,16 @@ def test_shards_can_be_trained_on(made):
     assert total == record["to_learn_from"] > 3
 
 
+def test_near_copies_can_be_kept_on_one_side(made, tmp_path):
+    import shutil
+
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    main(["shards", str(out), "--split", "group"])
+    assert "near_groups" in (out / "shards" / "manifest.json").read_text()
+    assert "near_groups" not in (made / "shards" / "manifest.json").read_text()
+
+
 def test_the_report_is_whole_and_harmless(made):
     page = (made / "report.html").read_text("utf-8")
     assert "<script" not in page
@@ -146,10 +156,12 @@ def test_what_lies_beside_the_steps_is_not_taken_for_other_settings(made, step, 
     out = tmp_path / "out"
     shutil.copytree(made, out)
     name = {"label": label.RESULT, "report": report.REPORT}[step]
+
+    def kill(*_) -> None:
+        raise OSError("kill")
+
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            "labels.step._take_place", lambda *_: (_ for _ in ()).throw(OSError("kill"))
-        )
+        patched.setattr("labels.step._take_place", kill)
         record = json.loads((out / "dedupe" / "step.json").read_bytes())
         (out / "dedupe" / "step.json").write_text(json.dumps(record | {"key": "other settings"}))
         with pytest.raises(OSError, match="kill"):
@@ -161,11 +173,12 @@ def test_what_lies_beside_the_steps_is_not_taken_for_other_settings(made, step, 
 def test_a_review_is_finished_for_the_clusters_that_it_was_of(made, tmp_path):
     import shutil
 
-    from labels.review import finish, is_finished
+    from labels.review import FINISHED, finish, is_finished
 
     out = tmp_path / "out"
     shutil.copytree(made, out)
     assert not is_finished(out)
+    (out / FINISHED.parent).mkdir(exist_ok=True)  # as the journal does
     finish(out)
     assert is_finished(out)
     record = json.loads((out / "merge" / "step.json").read_bytes())
