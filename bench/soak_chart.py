@@ -60,7 +60,7 @@ def describe_leg(leg: Mapping[str, Any]) -> str:
 def draw_leg(column: Sequence[Any], leg: Mapping[str, Any], samples: Columns) -> None:
     memory, change, handles, cost, others = column
     minutes = samples.seconds / 60
-    warm = find_warm(samples.seconds, samples.step)
+    warm = find_warm(samples.seconds.tolist(), samples.step.tolist())
     is_judged = samples.seconds >= warm
     memory.plot(minutes, samples.anon_bytes / 1e6, color=_OWN, label="its own")
     memory.plot(minutes, samples.file_bytes / 1e6, color=_OTHER, label="mapped from files")
