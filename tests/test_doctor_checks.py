@@ -79,7 +79,10 @@ def test_vocabulary_names_the_class_whose_words_are_unknown(clean):
     (found,) = check_vocabulary(corpus, 20_000)
     assert found.count == 1
     assert found.examples[0].startswith("odd: 100% unknown, such as odd1")
-    assert check_vocabulary(clean, 100)[0].count == 4
+    assert "--vocab-size" not in found.mend, "every training word is known already"
+    (full,) = check_vocabulary(clean, 100)
+    assert full.count == 4
+    assert "a larger --vocab-size than 100" in full.mend
 
 
 PLANTED = {

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfdata.checkup.classes import FEW
+from tfdata.checkup.classes import FEW, UNKNOWN_WORDS, mend_unknown_words
 from tfdata.checkup.corpus import Corpus
 from tfdata.checkup.finding import Finding, grade, show
 from tfdata.checkup.near import find_near_leaks
@@ -194,8 +194,8 @@ def _check_words(shard_set: ShardSet, sample: Corpus) -> Finding | None:
         name="vocabulary", severity=grade(unknown, 0.15, 0.05), count=int((~is_known).sum()),
         of=len(ids), title=f"{unknown:.0%} of the words in held-out texts are unknown",
         examples=tuple(show(words.names[int(word)].as_py(), 40) for word in commonest[:2]),
-        effect="All unknown words are one word to the model.",
-        mend="a larger --vocab-size, or --tokenizer wordpiece",
+        effect=UNKNOWN_WORDS,
+        mend=mend_unknown_words(len(shard_set.words), shard_set.tokenizer["vocab_size"]),
         sample=int((sample.parts != TRAIN).sum()),
     )  # fmt: skip
 

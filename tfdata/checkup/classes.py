@@ -43,6 +43,24 @@ def check_small_classes(corpus: Corpus) -> list[Finding]:
     ]
 
 
+UNKNOWN_WORDS = (
+    "The model takes an unknown word by its first characters, if words that it knows begin so; "
+    "preset seed not at all."
+)
+
+
+def mend_unknown_words(num_words: int, vocab_size: int) -> str:
+    """What helps where words of new texts are unknown; a larger vocabulary, if it is full.
+
+    Args:
+      num_words: different ones of the training part.
+    """
+    pieces = "--tokenizer wordpiece, which cuts unknown words into known pieces"
+    if num_words < vocab_size - 2:
+        return f"more training documents: all of their {num_words:,} words are known; {pieces}"
+    return f"a larger --vocab-size than {vocab_size:,}, where words are common enough; {pieces}"
+
+
 def check_vocabulary(corpus: Corpus, vocab_size: int) -> list[Finding]:
     """The finding `vocabulary`: classes of whose words too few are among the commonest.
 
@@ -81,10 +99,9 @@ def check_vocabulary(corpus: Corpus, vocab_size: int) -> list[Finding]:
                 + _unknown_words(corpus, c, tested, known)
                 for c in worst
             ),
-            effect="All unknown words are one word to the model; what they tell is lost.",
+            effect=UNKNOWN_WORDS,
             figures={"coverage": overall, "worst_coverage": float(share[worst[0]])},
-            mend=f"a larger --vocab-size than {vocab_size:,}, where words are common enough; "
-            "--tokenizer wordpiece, which cuts unknown words into known pieces",
+            mend=mend_unknown_words(int((counts > 0).sum()), vocab_size),
         )
     ]
 
