@@ -65,21 +65,17 @@ def connect(codes: np.ndarray, eps: float) -> np.ndarray:
     """int32[P]: a number for each connected group of points at most `eps` apart.
 
     A group is grown from its frontier; each point is compared once with those that no group has
-    yet, so a dense group is found in a few multiplications, and no list of neighbours is kept. What
-    is taken is left out of later products whenever it is an eighth of them: copying the rest for
-    every group would take longer than the products.
+    yet, so a dense group is found in a few multiplications, and no list of neighbours is kept.
     """
     least = 1 - eps**2 / 2 - _ROUNDING
     group_of = np.full(len(codes), -1, np.int32)
     free = np.arange(len(codes))
     free_codes = codes
-    is_taken = np.zeros(len(free), bool)
     number = 0
-    while not is_taken.all():
-        first = is_taken.argmin()
-        frontier = free[first : first + 1]
-        is_taken[first] = True
-        group_of[frontier] = number
+    while len(free):
+        frontier, is_taken = free[:1], np.zeros(len(free), bool)
+        is_taken[0] = True
+        group_of[free[0]] = number
         while len(frontier):
             found = np.zeros(len(free), bool)
             for rows in _cut(frontier, len(free)):
@@ -88,9 +84,11 @@ def connect(codes: np.ndarray, eps: float) -> np.ndarray:
             is_taken |= found
             frontier = free[found]
             group_of[frontier] = number
-            if is_taken.sum() > len(free) // 8:
+            if is_taken.sum() > len(free) // 8:  # what is taken need not be compared again
                 free, free_codes = free[~is_taken], free_codes[~is_taken]
                 is_taken = np.zeros(len(free), bool)
+        if is_taken.any():
+            free, free_codes = free[~is_taken], free_codes[~is_taken]
         number += 1
     return group_of
 
