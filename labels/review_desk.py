@@ -145,6 +145,11 @@ class Desk:
             turn.append(*decisions)
             return decisions
 
+    def tell(self, id: int) -> str:
+        """A decision in words."""
+        with self._lock:
+            return describe_change(self.review.changes[id], self.review)["text"]
+
     def _check_seen(self, seen: Any) -> list[Group]:
         groups, stale = [], []
         try:
@@ -165,7 +170,8 @@ class Desk:
         for change in reversed(self.review.changes.values()):
             if id in change.after:
                 told = describe_change(change, self.review)
-                return f"{told['by'] or 'somebody'}, {told['time']}: {told['text']}"
+                when = told["time"][:16].replace("T", " ")
+                return f"{told['by'] or 'somebody'}, {when}: {told['text']}"
         return "that cluster is not there"
 
     def _make(self, asked: Mapping[str, Any], groups: list[Group], by: str) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def _tell(change: Change, review: Review) -> str:
         undone = review.changes[decision.of or 0]
         if undone.decision.action == "undo":
             return f"redone: {_tell(review.changes[undone.decision.of or 0], review)}"
-        return f"undone: {_tell(undone, review)}"
+        whose = f" ({undone.decision.by})" if undone.decision.by != decision.by else ""
+        return f"undone: {_tell(undone, review)}{whose}"
     if decision.action == "rename":
         return f"renamed {_names(before)} to “{decision.label}”"
     if decision.action == "merge":

@@ -51,6 +51,7 @@ class Door:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._session = secrets.token_hex(3)  # no other server's pages have these names
         self._tokens: set[str] = set()
         self._pages: dict[str, str] = {}
 
@@ -66,7 +67,8 @@ class Door:
             for known in self._tokens:
                 if hmac.compare_digest(known.encode(), token.encode("utf-8", "replace")):
                     self._tokens.remove(known)
-                    secret, name = secrets.token_urlsafe(24), f"page {len(self._pages) + 1}"
+                    secret = secrets.token_urlsafe(24)
+                    name = f"page {len(self._pages) + 1} ({self._session})"
                     self._pages[secret] = name
                     return secret, name
         return None
@@ -208,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path == "/api/decide":
                 try:
                     done = desk.decide(asked, name)
-                    return 200, {"done": done, **desk.changes(since)}
+                    return 200, {"done": done, "told": desk.tell(done), **desk.changes(since)}
                 except Refused as error:
                     kind = "stale" if isinstance(error, Stale) else "refused"
                     return 409, {kind: str(error), **desk.changes(since)}

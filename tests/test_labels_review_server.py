@@ -226,7 +226,7 @@ def test_a_decision_is_in_the_journal_when_it_is_answered(page, folder):
         assert (status, answer.get("done")) == (200, number), answer
         assert len(read_journal(folder / JOURNAL)) == number
     decisions = read_journal(folder / JOURNAL)
-    assert [d.by for d in decisions] == ["page 1"] * 5
+    assert {d.by for d in decisions} == {page.post("/api/state")[1]["name"]}
     assert decisions[0].label == "refund wanted"
     assert decisions[-1].of == 4
 
@@ -322,6 +322,24 @@ def test_undo_and_redo_are_of_the_page_that_asks(server, page):
     assert names() == before
     states = {g["id"]: g["status"] for g in page.post("/api/state")[1]["groups"]}
     assert states[3] == "dropped"
+
+
+def test_undo_is_of_the_pages_of_one_server_alone(server, folder):
+    """Each server counts its pages from 1."""
+    mine = Page(server).enter(server.make_address())
+    desk = Desk(read_review_data(folder), folder / JOURNAL)  # as another process would have it
+    with ReviewServer(desk, "tickets", 0, lambda address: None) as other_server:
+        threading.Thread(target=other_server.serve_forever, args=(0.05,), daemon=True).start()
+        other = Page(other_server).enter(other_server.make_address())
+        assert mine.decide("rename", (0, 0), label="mine")[0] == 200
+        other.post("/api/changes", {"since": 0})
+        assert other.decide("undo")[1]["refused"] == "there is nothing to undo"
+        assert other.decide("drop", (3, 0))[0] == 200
+        by = mine.post("/api/state")[1]["name"]
+        told = other.decide("undo", of=1)[1]["told"]  # by name, as the history offers it
+        assert told.startswith("undone: renamed")
+        assert told.endswith(f"to “mine” ({by})")
+        other_server.shutdown()
 
 
 def test_names_are_taken_once(page):

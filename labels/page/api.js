@@ -51,14 +51,15 @@ export function isFine(answer) {
   }
   if (answer.status === 403) showBanner(NO_WAY_IN);
   else if (answer.status === 0) showBanner(STOPPED);
-  else if (answer.stale) toast(`Not done, the cluster has changed meanwhile. ${answer.stale}. It is shown now as it stands.`, { kind: "warn" });
+  else if (answer.stale) toast(`Not done: somebody has decided meanwhile. ${answer.stale}. It is shown now as it stands.`, { kind: "warn" });
   else toast(answer.refused ? `Not done: ${answer.refused}.` : answer.error, { kind: "warn" });
   return false;
 }
 
-/** Makes a decision about groups, as this page knows them. Whether it was made. */
-export async function decide(action, ids, more = {}) {
-  const seen = ids.map((id) => [id, store.groups.get(id)?.version ?? -1]);
+/** Makes a decision about groups as they were when a person looked at them, which may be older than
+ * what the page has heard since: the server refuses it then. Its answer; null where it was not made. */
+export async function decide(action, groups, more = {}) {
+  const seen = groups.map((one) => [one.id, one.version]);
   const answer = await ask("decide", { action, seen, since: store.last, ...more });
   take(answer);
   return isFine(answer) ? answer : null;

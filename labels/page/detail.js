@@ -40,9 +40,12 @@ export function draw() {
   }
   const typing = document.activeElement?.id === "within" ? document.activeElement.selectionStart : null;
   const scroll = article.dataset.id === String(one.id) ? article.scrollTop : 0;
+  const isTyping = find("new-name") && article.dataset.id === String(one.id);
   article.dataset.id = one.id;
   const body = view.peeked === null ? [drawWords(), drawNeighbours(), drawTexts(one)] : [drawCompared(one)];
-  article.replaceChildren(drawHead(one), make("div", { className: "body" }, ...body));
+  const below = make("div", { className: "body" }, ...body);
+  if (isTyping) article.querySelector(".body").replaceWith(below);
+  else article.replaceChildren(drawHead(one), below);
   article.scrollTop = scroll;
   if (typing !== null && find("within")) {
     find("within").focus();

@@ -1,23 +1,29 @@
 // Dialogs that prepare a decision: merging, and what is only read: history, keys.
 
 import { ask, decide, isFine } from "./api.js";
-import { bdi, button, count, make, openDialog, share, toast } from "./dom.js";
+import { bdi, button, count, make, openDialog, retitle, share, toast } from "./dom.js";
 import { NOISE, group, store } from "./store.js";
 
 const MOST = 30; // of the clusters offered
 
-/** Chooses a cluster to merge with; `merge(into, others)` does it. */
+/** Chooses a cluster to merge with; `merge(into, others)` does it, with both as they are shown here. */
 export function chooseMerge(neighbours, merge) {
-  const current = group(store.current);
-  openDialog(`Merge with “${current.name}”`, (close) => {
-    let offered = [], place = 0;
+  let current = group(store.current);
+  openDialog(`Merge with “${current.name}”`, (close, dialog) => {
+    let offered = [], place = 0, isAsked = false;
     const input = make("input", { type: "search", autofocus: true, placeholder: "Type a name or words, or take one of the nearest", "aria-label": "Cluster to merge with", autocomplete: "off", spellcheck: false });
     const list = make("ol", { className: "offered", role: "listbox" });
-    const done = (isInto) => {
-      if (!offered.length) return;
-      close();
-      if (isInto) merge(offered[place].id, [current.id]);
-      else merge(current.id, [offered[place].id]);
+    const done = async (isInto) => {
+      const other = offered[place];
+      if (!other || isAsked) return;
+      isAsked = true;
+      const isDone = await (isInto ? merge(other, [current]) : merge(current, [other]));
+      isAsked = false;
+      if (!isDone) current = group(current.id);
+      if (isDone || !current) return close();
+      retitle(dialog, `Merge with “${current.name}”`);
+      place = offer(input.value, neighbours, current.id).findIndex((one) => one.id === other.id);
+      draw();
     };
     const draw = () => {
       offered = offer(input.value, neighbours, current.id);
@@ -55,15 +61,30 @@ function drawOffered(one, isChosen, neighbours, onPick) {
     make("span", { className: "line" }, bdi(one.typical)));
 }
 
-/** Merges the clusters that were chosen in the list; asks whose name stays. */
+/** Merges the clusters that were chosen in the list, as they are shown here; asks whose name stays. */
 export function mergeChosen(ids, merge) {
-  const groups = ids.map(group).filter(Boolean).sort((a, b) => (b.status === "kept") - (a.status === "kept") || b.size - a.size);
-  openDialog(`Merge ${groups.length} clusters`, (close) => {
-    let into = groups[0].id;
-    const done = () => { close(); merge(into, groups.map((one) => one.id).filter((id) => id !== into)); };
-    const list = make("fieldset", {}, make("legend", {}, "The name that stays"), ...groups.map((one) => make("label", { className: "choice" },
-      make("input", { type: "radio", name: "into", checked: one.id === into, autofocus: one.id === into, on: { change: () => { into = one.id; } } }),
-      make("span", { className: "name" }, bdi(one.name)), make("span", { className: "size" }, count(one.size)))));
+  openDialog(`Merge ${ids.length} clusters`, (close, dialog) => {
+    let groups = [], into = null, isAsked = false;
+    const list = make("fieldset");
+    const draw = () => {
+      groups = ids.map(group).filter(Boolean).sort((a, b) => (b.status === "kept") - (a.status === "kept") || b.size - a.size);
+      if (groups.length < 2) return close();
+      retitle(dialog, `Merge ${groups.length} clusters`);
+      if (!groups.some((one) => one.id === into)) into = groups[0].id;
+      list.replaceChildren(make("legend", {}, "The name that stays"), ...groups.map((one) => make("label", { className: "choice" },
+        make("input", { type: "radio", name: "into", checked: one.id === into, autofocus: one.id === into, on: { change: () => { into = one.id; } } }),
+        make("span", { className: "name" }, bdi(one.name)), make("span", { className: "size" }, count(one.size)))));
+      list.querySelector(":checked").focus();
+    };
+    const done = async () => {
+      if (isAsked) return;
+      isAsked = true;
+      const isDone = await merge(groups.find((one) => one.id === into), groups.filter((one) => one.id !== into));
+      isAsked = false;
+      if (isDone) close();
+      else draw();
+    };
+    draw();
     list.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); done(); } });
     return [list, make("footer", {}, button("Merge", "⏎", done, { className: "main" }))];
   });

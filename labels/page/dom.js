@@ -117,4 +117,10 @@ export function openDialog(title, fill, { className = "", onClose = () => {} } =
   return dialog;
 }
 
+/** Gives an open dialog another title. */
+export function retitle(dialog, title) {
+  dialog.setAttribute("aria-label", title);
+  dialog.querySelector("h2").textContent = title;
+}
+
 export const isDialogOpen = () => document.querySelector("dialog[open]") !== null;

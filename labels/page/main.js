@@ -27,11 +27,18 @@ function select(id, isByHand = false) {
 
 const undoing = { label: "Undo", key: "u", run: () => act.undo() };
 
-/** Makes a decision, and afterwards looks at what stands in the place of what was decided. */
-async function settle(action, ids, done, more = {}) {
-  if (!ids.length) return null;
+/** Opens what takes keys of its own, in its turn; keys pressed before it stands are no one's. */
+function openInTurn(open) {
+  isOpening = true;
+  return inTurn(open).finally(() => { isOpening = false; });
+}
+let isOpening = false;
+
+/** Makes a decision about groups, and afterwards looks at what stands in the place of them. */
+async function settle(action, groups, done, more = {}) {
+  if (!groups.length) return null;
   const before = store.current;
-  const answer = await decide(action, ids, more);
+  const answer = await decide(action, groups, more);
   if (!answer) return null;
   toast(done, { act: undoing });
   if (action === "rename" || action === "merge") return answer;
@@ -41,28 +48,33 @@ async function settle(action, ids, done, more = {}) {
   return answer;
 }
 
-const named = (ids) => (ids.length === 1 ? `“${group(ids[0])?.name}”` : `${count(ids.length)} clusters`);
+const named = (groups) => (groups.length === 1 ? `“${groups[0].name}”` : `${count(groups.length)} clusters`);
 
 /** The chosen clusters, or the one that is looked at. */
 function targets() {
-  if (store.chosen.size) return [...store.chosen];
-  return store.current === null || store.current === NOISE ? [] : [store.current];
+  const ids = store.chosen.size ? [...store.chosen] : store.current === NOISE ? [] : [store.current];
+  return ids.map(group).filter(Boolean);
 }
 
 function mark(action, status, done) {
-  const ids = targets().filter((id) => group(id).status !== status);
-  return settle(action, ids, `${done} ${named(ids)}`);
+  const groups = targets().filter((one) => one.status !== status);
+  return settle(action, groups, `${done} ${named(groups)}`);
 }
 
-const merge = (into, others) => inTurn(() => mergeNow(into, others));
-
-async function mergeNow(into, others) {
-  const text = `Merged ${named(others)} into “${group(into).name}”`;
-  const answer = await settle("merge", [into, ...others], text);
-  if (!answer) return;
+/** Merges groups as they were seen; whether it was done. */
+async function merge(into, others) {
+  const answer = await settle("merge", [into, ...others], `Merged ${named(others)} into “${into.name}”`);
+  if (!answer) return false;
   store.chosen.clear();
   view.peeked = null;
-  if (list.placeOf(into) >= 0) select(into);
+  if (list.placeOf(into.id) >= 0) select(into.id);
+  return true;
+}
+
+function mergePeeked(isIntoPeeked) {
+  const pair = [group(store.current), group(view.peeked?.id)];
+  if (isIntoPeeked) pair.reverse();
+  return pair.every(Boolean) && merge(pair[0], [pair[1]]);
 }
 
 const act = {
@@ -70,17 +82,17 @@ const act = {
   drop: () => inTurn(() => mark("drop", "dropped", "Dropped")),
   noise: () => inTurn(() => mark("noise", "noise", "Noise:")),
   open: () => inTurn(() => mark("open", "open", "Opened again:")),
-  undo: () => inTurn(() => turnBack("undo", "Undone")),
-  redo: () => inTurn(() => turnBack("redo", "Redone")),
-  rename: startRename,
-  merge: () => {
+  undo: () => inTurn(() => turnBack("undo")),
+  redo: () => inTurn(() => turnBack("redo")),
+  rename: () => openInTurn(() => startRename()),
+  merge: () => openInTurn(() => {
     if (store.chosen.size > 1) mergeChosen([...store.chosen], merge);
     else if (targets().length) chooseMerge(view.detail?.neighbours ?? [], merge);
-  },
-  split: (way) => group(store.current) && openSplit(view, typeof way === "string" ? way : null, () => detail.clearSearch()),
+  }),
+  split: (way) => openInTurn(() => group(store.current) && openSplit(view, typeof way === "string" ? way : null, () => detail.clearSearch())),
   peek: (place) => { const id = detail.neighbour(place); if (id !== null) detail.peek(id); },
-  mergePeeked: () => merge(store.current, [view.peeked.id]),
-  mergeIntoPeeked: () => merge(view.peeked.id, [store.current]),
+  mergePeeked: () => inTurn(() => mergePeeked(false)),
+  mergeIntoPeeked: () => inTurn(() => mergePeeked(true)),
   goPeeked: () => go(view.peeked.id),
   all: () => detail.search(""),
   history: () => showHistory(go),
@@ -100,42 +112,54 @@ function go(id) {
   select(id);
 }
 
-async function turnBack(action, done) {
+async function turnBack(action) {
   const answer = await decide(action, []);
   if (!answer) return;
+  const done = answer.told[0].toUpperCase() + answer.told.slice(1);
   const there = answer.groups.find((one) => one.version !== undefined && list.placeOf(one.id) >= 0 && answer.groups.length <= 3);
   toast(done, { act: action === "undo" ? { label: "Redo", key: "U", run: () => act.redo() } : undoing });
   if (there && there.id !== store.current) select(there.id);
 }
 
-function startRename() {
+/** Has a name typed for the cluster that is looked at, as it stands now; `typed` is one begun before. */
+function startRename(typed = null) {
   const one = group(store.current);
   if (!one || one.id === NOISE || document.querySelector("#new-name")) return;
+  if (find("detail").dataset.id !== String(one.id)) detail.draw(); // it has only just been chosen
   const title = document.querySelector("#detail h1");
   let isOver = false;
-  const input = make("input", { id: "new-name", value: one.name, maxLength: 200, "aria-label": "New name", autocomplete: "off" });
-  const end = async (isSaved, isKept) => {
+  const input = make("input", { id: "new-name", value: typed ?? one.name, maxLength: 200, "aria-label": "New name", autocomplete: "off" });
+  const end = (isSaved, isKept) => {
     if (isOver) return;
     isOver = true;
-    const name = input.value.trim().replace(/\s+/g, " ");
-    input.blur();
+    input.remove();
     detail.draw();
-    if (isSaved) await inTurn(() => save(one, name, isKept));
+    catchUp(true); // with what has come in while the name was typed
+    if (isSaved) inTurn(() => save(one, input.value.trim().replace(/\s+/g, " "), isKept));
   };
   input.addEventListener("keydown", (event) => {
     event.stopPropagation();
     if (event.key === "Enter") { event.preventDefault(); end(true, event.shiftKey); }
     if (event.key === "Escape") end(false, false);
   });
-  input.addEventListener("blur", () => end(input.value.trim() !== "", false));
+  input.addEventListener("blur", () => {
+    if (document.activeElement !== input) end(input.value.trim() !== "", false); // else the window has lost the focus
+  });
   title.replaceWith(input);
-  input.select();
+  if (typed === null) input.select();
+  else input.focus();
 }
 
+/** Renames a group as it was when the typing began. What was typed is never lost. */
 async function save(one, name, isKept) {
-  const isNew = name !== one.name;
-  if (isNew && !(await settle("rename", [one.id], `Renamed to “${name}”`, { label: name }))) return;
-  if (isKept) await settle("keep", [one.id], `Kept “${name}”`);
+  let version = one.version;
+  if (name !== one.name) {
+    const answer = await settle("rename", [one], `Renamed to “${name}”`, { label: name });
+    if (!answer && store.current === one.id && group(one.id)) return startRename(name);
+    if (!answer) return toast(`You had typed “${name}”.`, { kind: "warn" });
+    version = answer.done;
+  }
+  return isKept && settle("keep", [{ ...one, version }], `Kept “${name}”`);
 }
 
 async function openAnother() {
@@ -184,6 +208,7 @@ function clearChosen() {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || isDialogOpen() || event.isComposing) return;
+  if (isOpening) return event.preventDefault();
   const target = event.target;
   if (target.matches("input:not([type=checkbox]), select, textarea")) {
     if (event.key === "Escape" || (event.key === "Enter" && target.id === "filter")) {
@@ -224,13 +249,21 @@ function drawChosen() {
     button("Clear", "Esc", clearChosen, { className: "quiet" }));
 }
 
+/** Looks at the cluster anew where it has changed, or at another where it is not in the list. */
+function catchUp(isChanged) {
+  if (document.querySelector("#new-name")) return; // a name is being typed
+  if (list.placeOf(store.current) < 0) list.keepCurrent(lastPlace);
+  else if (isChanged) detail.look(store.current);
+}
+let lastPlace = 0;
+
 onChange((changed) => {
   const place = list.update();
+  if (place >= 0) lastPlace = place;
   drawProgress();
   drawChosen();
-  if (document.querySelector("#new-name")) return; // a name is being typed
-  if (list.placeOf(store.current) < 0) list.keepCurrent(place);
-  else if (changed.has(store.current)) detail.look(store.current);
+  catchUp(changed.has(store.current));
+  if (changed.has(view.peeked?.id)) detail.peek(view.peeked.id);
 });
 
 async function start() {

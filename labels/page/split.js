@@ -1,19 +1,20 @@
 // Taking a cluster apart: choose a way, see what it makes, name the parts, do it.
 
 import { ask, decide } from "./api.js";
-import { bdi, button, compared, count, counted, make, openDialog, toast, visible } from "./dom.js";
+import { bdi, button, compared, count, counted, make, openDialog, retitle, toast, visible } from "./dom.js";
 import { NOISE, group, store } from "./store.js";
 
 const WAYS = { holding: "Those that hold", parts: "In parts", unmerged: "As before merging", points: "Those marked" };
 
 /** Opens the dialog for the cluster that is looked at; `view` says what is found and marked in it. */
 export function openSplit(view, way, onDone) {
-  const current = group(store.current);
+  let current = group(store.current); // as the dialog shows it
+  const title = () => `Split “${current.id === NOISE ? "noise" : current.name}”`;
   const number = view.detail?.unmerged ?? 1;
   const ways = Object.keys(WAYS).filter((one) => (one !== "points" || view.marked.size) && (one !== "unmerged" || (number > 1 && current.id !== NOISE)));
   const chosen = way ?? (view.marked.size ? "points" : view.query.trim() ? "holding" : ways.includes("unmerged") ? "unmerged" : current.id === NOISE ? "holding" : "parts");
-  openDialog(`Split “${current.id === NOISE ? "noise" : current.name}”`, (close) => {
-    const state = { way: chosen, text: view.query, num: 2, points: [...view.marked], preview: null };
+  openDialog(title(), (close, dialog) => {
+    const state = { way: chosen, text: view.query, num: 2, points: [...view.marked], preview: null, typed: [] };
     const tabs = make("div", { className: "tabs", role: "group" });
     const setting = make("div", { className: "setting" });
     const result = make("div", { className: "parts", "aria-live": "polite" });
@@ -30,7 +31,8 @@ export function openSplit(view, way, onDone) {
     const draw = (answer) => {
       state.preview = answer.parts ? answer : null;
       main.disabled = !answer.parts;
-      result.replaceChildren(...(answer.parts ? drawParts(answer, state) : [make("p", { className: "empty" }, answer.refused ?? answer.error ?? "")]));
+      result.replaceChildren(...(answer.parts ? drawParts(answer, state, current) : [make("p", { className: "empty" }, answer.refused ?? answer.error ?? "")]));
+      state.typed = [];
     };
     const choose = (one) => {
       state.way = one;
@@ -43,12 +45,25 @@ export function openSplit(view, way, onDone) {
     const done = async () => {
       if (!state.preview) return;
       const labels = [...result.querySelectorAll("input")].map((input) => input.value);
-      const answer = await decide("split", [current.id], { how: describe(state), labels });
-      if (!answer) return;
+      main.disabled = true;
+      const answer = await decide("split", [current], { how: describe(state), labels });
+      main.disabled = false;
+      if (!answer) return again(labels);
       close();
       view.marked.clear();
       toast(`Split ${labels.length === 1 ? `“${labels[0]}”` : `${labels.length} parts`} off`, { act: { label: "Undo", key: "u", run: () => decide("undo", []) } });
       onDone();
+    };
+    const again = (labels) => {
+      const now = group(current.id);
+      if (!now) return close();
+      if (now.version !== current.version) {
+        current = now;
+        retitle(dialog, title());
+        state.typed = labels;
+        show();
+      }
+      return null;
     };
     const form = make("div", { on: { keydown: (event) => { if (event.key === "Enter" && event.target.tagName === "INPUT" && !main.disabled) { event.preventDefault(); done(); } } } }, tabs, setting, result);
     setTimeout(() => choose(chosen)); // when the dialog stands
@@ -75,13 +90,13 @@ function drawSetting(state, show) {
   return [];
 }
 
-function drawParts(answer, state) {
+function drawParts(answer, state, current) {
   const query = state.way === "holding" ? state.text : "";
   const part = (one, head, className) => make("section", { className }, head,
     make("span", { className: "size" }, counted(one.size, "document")),
     make("ol", {}, ...one.texts.map((text) => make("li", {}, query ? compared(text, null, query) : bdi(text)))));
   return [
-    ...answer.parts.map((one, i) => part(one, make("input", { value: one.name, maxLength: 200, "aria-label": `Name of part ${i + 1}`, spellcheck: false }), "new")),
-    part(answer.rest, make("strong", {}, "stays: ", ...visible(group(store.current)?.name ?? "")), "rest"),
+    ...answer.parts.map((one, i) => part(one, make("input", { value: state.typed[i] ?? one.name, maxLength: 200, "aria-label": `Name of part ${i + 1}`, spellcheck: false }), "new")),
+    part(answer.rest, make("strong", {}, "stays: ", ...visible(current.name)), "rest"),
   ];
 }
