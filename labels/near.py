@@ -1,21 +1,24 @@
 """Near copies among texts by Damerau-Levenshtein distance, exactly.
 
-The distance counts insertions, deletions, substitutions and swaps of two characters, between which
-others may be inserted or deleted (the unrestricted distance, of Lowrance & Wagner 1975). That takes
-rapidfuzz some 100 us for two texts of 250 characters, so bounds that take less go before it; each
-is lossless. With d the distance, of texts of lengths m and n:
+The distance is the least number of edits, one after the other, that make one text of another: a
+character inserted, deleted or substituted, or two neighbours swapped (the unrestricted distance, of
+Lowrance & Wagner 1975). That takes rapidfuzz some 250 us for two texts of 400 characters, so bounds
+that take less go before it; each is lossless. With d the distance, of texts of lengths m and n:
 
-    |m - n| <= d                  an edit changes the length by one at most
-    bag / 2 <= d                  and the counts of two characters (labels.bags)
-    d <= Levenshtein <= 2 d       a swap is two edits there
-    max(m, n) - LCS <= d          see below
-    d <= OSA <= 1.5 d             OSA: swaps of neighbours that nothing comes between
+    |m - n| <= d                         an edit changes the length by one at most
+    max(m, n) - 1 - neighbours <= 2 d    neighbours: the unordered two neighbouring characters that
+                                         both have (labels.overlap); an edit takes away two at most
+    max(m, n) - LCS <= d                 see below
+    d <= OSA <= 1.5 d                    OSA: swaps of neighbours that nothing comes between
+    (OSA + Indel) / 3 <= d               Indel: insertions and deletions alone
 
 Of OSA: a swap with u characters deleted or inserted between costs u + 1 >= 2, and without it the
 same takes u + 2, so OSA pays at most half as much again. Of the longest common subsequence: what
 is kept and one character of each swap is one, and m - kept - 2 swaps characters are deleted or
-substituted, at one each; with the swaps themselves that makes d >= m - kept - swaps >= m - LCS.
-Legend: B texts of a block, K texts kept, n pairs.
+substituted, at one each; with the swaps themselves that makes d >= m - kept - swaps >= m - LCS. And
+more by the characters inserted: with those deleted there is one at least for each swap that OSA
+does not know, so Indel = m + n - 2 LCS <= 2 d - such swaps, and OSA <= d + such swaps.
+Legend: B texts, K texts kept, n pairs.
 """
 
 from __future__ import annotations
@@ -25,11 +28,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labels.bags import bag_distances, count_characters
+from labels.overlap import Overlap
 
-_BLOCK = 512
-_MOST_PAIRS = 2**20
-_FIRST_TRIES = 4
+_FEW = 32
+_ROWS, _COLUMNS = 1_024, 8_192
+"""Texts that are compared with kept ones at a time: the memory of a step."""
+_MOST_PAIRS = 2**19
+_FEW_PAIRS = 256
 _THREADS = 2
 
 
@@ -37,7 +42,7 @@ class Copies(NamedTuple):
     """Of each text, the one that is kept in its place."""
 
     of: np.ndarray
-    """int64[n]: itself, where it is kept."""
+    """int64[n]: itself, where it is kept; else the first kept text that it is near."""
     distance: np.ndarray
     """int32[n]: edits between the two."""
 
@@ -59,109 +64,96 @@ class _Finder:
     def __init__(self, texts: Sequence[str], near: float):
         self._texts, self._near = texts, near
         self._lengths = np.array([len(text) for text in texts], np.int64)
-        self._bags = count_characters(texts)
+        self._overlap = Overlap(texts, 2)
+        longest = np.arange(int(self._lengths.max(initial=0)) + 1)
+        most = edits_allowed(longest, longest, near)
+        self._least_common = (longest - 1 - 2 * most).astype(np.float32)
         self._of = np.arange(len(texts))
-        self._distance = np.zeros(len(texts), np.int32)
 
     def run(self) -> Copies:
-        kept = np.empty(0, np.int64)
-        for start in range(0, len(self._texts), _BLOCK):
-            block = np.arange(start, min(start + _BLOCK, len(self._texts)))
-            left = self._match(block, kept) if len(kept) else block
-            kept = np.append(kept, self._match_within(left))
-        return Copies(self._of, self._distance)
+        self._keep(np.arange(len(self._texts)))
+        distance = np.zeros(len(self._texts), np.int32)
+        moved = np.flatnonzero(self._of != np.arange(len(self._of)))
+        for start in range(0, len(moved), _MOST_PAIRS):
+            part = moved[start : start + _MOST_PAIRS]
+            distance[part] = self._measure("DamerauLevenshtein", part, self._of[part])
+        return Copies(self._of, distance)
 
-    def _match(self, block: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """Finds copies of kept texts in a block; gives the texts that are none.
+    def _keep(self, rows: np.ndarray) -> np.ndarray:
+        """Of texts in their order, those that are kept, the others noted: by halves."""
+        if len(rows) <= _FEW:
+            return self._keep_of_few(rows)
+        kept = self._keep(rows[: len(rows) // 2])
+        left = self._match(rows[len(rows) // 2 :], kept)
+        return np.concatenate([kept, self._keep(left)])
 
-        The few kept texts with the nearest bags are tried first: mostly one of them is near, and
-        the others need not be looked at.
-        """
-        could_be, bags = self._could_be(block, kept)
-        bags[~could_be] = np.inf
-        tries = min(_FIRST_TRIES, len(kept))
-        nearest = np.argpartition(bags, tries - 1, axis=1)[:, :tries]
-        rows, columns = np.repeat(np.arange(len(block)), tries), nearest.ravel()
-        tried = could_be[rows, columns]
-        self._note(block[rows[tried]], kept[columns[tried]])
-        left = self._of[block] == block
-        could_be[~left] = False
-        could_be[rows, columns] = False
-        rows, columns = np.nonzero(could_be)
-        for first in range(0, len(rows), _MOST_PAIRS):
-            part = slice(first, first + _MOST_PAIRS)
-            pairs = block[rows[part]], kept[columns[part]]
-            open_ = self._of[pairs[0]] == pairs[0]
-            self._note(pairs[0][open_], pairs[1][open_])
-        return block[self._of[block] == block]
-
-    def _match_within(self, block: np.ndarray) -> np.ndarray:
-        """The same among the texts of a block; gives those that are kept."""
-        could_be, _ = self._could_be(block, block)
-        rows, columns = np.nonzero(np.tril(could_be, -1))
-        distances = self._measure(block[rows], block[columns])
-        near = distances >= 0
-        kept = np.ones(len(block), bool)
-        for row, column, edits in zip(rows[near], columns[near], distances[near], strict=True):
-            if kept[row] and kept[column]:  # sorted by row: those before it are settled
-                kept[row] = False
-                self._of[block[row]], self._distance[block[row]] = block[column], edits
-        return block[kept]
-
-    def _could_be(self, rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By lengths and bags: bool[B, K], and the bags' distances float64[B, K]."""
-        lengths, other_lengths = self._lengths[rows, np.newaxis], self._lengths[others]
-        most = edits_allowed(lengths, other_lengths, self._near)
-        bags = bag_distances(self._bags[rows], self._bags[others])
-        return (bags <= 2 * most) & (np.abs(lengths - other_lengths) <= most), bags
+    def _match(self, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Notes the copies of kept texts; gives the texts that are none."""
+        for first in range(0, len(kept), _COLUMNS):
+            columns = kept[first : first + _COLUMNS]
+            for start in range(0, len(rows), _ROWS):
+                block = rows[start : start + _ROWS]
+                places, others = np.nonzero(self._could_be(block, columns))
+                self._note(block[places], columns[others])
+            rows = rows[self._of[rows] == rows]
+        return rows
 
     def _note(self, rows: np.ndarray, others: np.ndarray) -> None:
         """Notes, of each row, the first of its pairs that are near copies."""
-        distances = self._measure(rows, others)
-        near = np.flatnonzero(distances >= 0)
-        found, first = np.unique(rows[near], return_index=True)
-        self._of[found] = others[near[first]]
-        self._distance[found] = distances[near[first]]
+        for start in range(0, len(rows), _MOST_PAIRS):
+            row, other = rows[start : start + _MOST_PAIRS], others[start : start + _MOST_PAIRS]
+            open_ = self._of[row] == row
+            row, other = row[open_], other[open_]
+            near = self._are_near(row, other)
+            found, first = np.unique(row[near], return_index=True)
+            self._of[found] = other[near][first]
 
-    def _measure(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """int32[n]: the distance of each pair where it is allowed, else -1."""
-        from rapidfuzz.distance import OSA, DamerauLevenshtein, LCSseq, Levenshtein
+    def _keep_of_few(self, rows: np.ndarray) -> np.ndarray:
+        places, others = np.nonzero(np.tril(self._could_be(rows, rows), -1))
+        near = self._are_near(rows[places], rows[others])
+        kept = np.ones(len(rows), bool)
+        for place, other in zip(places[near].tolist(), others[near].tolist(), strict=True):
+            if kept[place] and kept[other]:  # sorted by place: those before it are settled
+                kept[place] = False
+                self._of[rows[place]] = rows[other]
+        return rows[kept]
 
-        result = np.full(len(rows), -1, np.int32)
-        if not len(rows):
-            return result
-        lengths = np.maximum(self._lengths[rows], self._lengths[others])
+    def _could_be(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """By the neighbouring characters in common: bool[B, K]."""
+        longer = np.maximum(self._lengths[rows, np.newaxis], self._lengths[others])
+        return self._overlap.most(rows, others) >= self._least_common[longer]
+
+    def _are_near(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """bool[n]: whether the distance of each pair is allowed."""
         most = edits_allowed(self._lengths[rows], self._lengths[others], self._near)
-        open_ = np.arange(len(rows))
+        top = int(most.max(initial=0))
+        near = np.zeros(len(rows), bool)
+        open_ = np.flatnonzero(np.abs(self._lengths[rows] - self._lengths[others]) <= most)
 
-        def measure(scorer, pairs: np.ndarray, cutoff: int | None = None) -> np.ndarray:
-            return _measure_all(scorer, self._texts, rows[pairs], others[pairs], cutoff)
+        def measure(scorer: str, cutoff: int) -> np.ndarray:
+            return self._measure(scorer, rows[open_], others[open_], cutoff)
 
-        edits = measure(Levenshtein.distance, open_, int(2 * most.max()))
-        close = edits <= most
-        open_ = open_[(edits <= 2 * most) & ~close]
-        common = measure(LCSseq.similarity, open_)
-        open_ = open_[lengths[open_] - common <= most[open_]]
-        edits = measure(OSA.distance, open_)
-        close[open_[edits <= most[open_]]] = True
-        open_ = open_[(edits > most[open_]) & (edits <= most[open_] + most[open_] // 2)]
-        exact = np.concatenate([np.flatnonzero(close), open_])
-        edits = measure(DamerauLevenshtein.distance, exact)
-        near = edits <= most[exact]
-        result[exact[near]] = edits[near]
-        return result
+        missing = measure("LCSseq", top)  # longer - LCS
+        open_, missing = (part[missing <= most[open_]] for part in (open_, missing))
+        edits = measure("OSA", top + top // 2)
+        close = edits <= most[open_]
+        near[open_[close]] = True
+        indel = 2 * missing - np.abs(self._lengths[rows[open_]] - self._lengths[others[open_]])
+        limit = np.minimum(most[open_] + most[open_] // 2, 3 * most[open_] - indel)
+        open_ = open_[~close & (edits <= limit)]
+        near[open_[measure("DamerauLevenshtein", top) <= most[open_]]] = True
+        return near
 
+    def _measure(
+        self, scorer: str, rows: np.ndarray, others: np.ndarray, cutoff: int | None = None
+    ) -> np.ndarray:
+        """int32[n]: the distance of each pair by a measure of rapidfuzz; above a cutoff, more."""
+        from rapidfuzz import distance, process
 
-def _measure_all(
-    scorer, texts: Sequence[str], rows: np.ndarray, others: np.ndarray, cutoff: int | None
-) -> np.ndarray:
-    """int32[n]: what a scorer of rapidfuzz gives for each pair."""
-    from rapidfuzz import process
-
-    if not len(rows):
-        return np.empty(0, np.int32)
-    first = [texts[i] for i in rows.tolist()]
-    second = [texts[i] for i in others.tolist()]
-    return process.cpdist(
-        first, second, scorer=scorer, score_cutoff=cutoff, dtype=np.int32, workers=_THREADS
-    )
+        if not len(rows):
+            return np.empty(0, np.int32)
+        return process.cpdist(
+            [self._texts[i] for i in rows.tolist()], [self._texts[i] for i in others.tolist()],
+            scorer=getattr(distance, scorer).distance, score_cutoff=cutoff, dtype=np.int32,
+            workers=_THREADS if len(rows) > _FEW_PAIRS else 1,
+        )  # fmt: skip

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rapidfuzz.distance import OSA, DamerauLevenshtein, LCSseq, Levenshtein
+from rapidfuzz.distance import OSA, DamerauLevenshtein, Indel, LCSseq
 
-from labels.bags import bag_distances, count_characters
 from labels.dedupe import find_duplicates
 from labels.near import edits_allowed, find_copies
+from labels.overlap import Overlap
 
 
 def _brute_force(texts, near):
@@ -30,12 +30,13 @@ def _brute_force(texts, near):
 @settings(max_examples=400)
 def test_every_bound_is_one(a, b):
     distance = DamerauLevenshtein.distance(a, b)
-    bag = bag_distances(count_characters([a]), count_characters([b]))[0, 0]
+    longer = max(len(a), len(b))
+    common = Overlap([a, b], 2).most(np.array([0]), np.array([1]))[0, 0]
     assert abs(len(a) - len(b)) <= distance
-    assert bag <= 2 * distance
-    assert distance <= Levenshtein.distance(a, b) <= 2 * distance
-    assert max(len(a), len(b)) - LCSseq.similarity(a, b) <= distance
+    assert longer - 1 - common <= 2 * distance
+    assert LCSseq.distance(a, b) == longer - LCSseq.similarity(a, b) <= distance
     assert distance <= OSA.distance(a, b) <= 1.5 * distance
+    assert OSA.distance(a, b) + Indel.distance(a, b) <= 3 * distance
 
 
 def test_the_bound_of_osa_is_met():
@@ -44,7 +45,7 @@ def test_the_bound_of_osa_is_met():
 
 
 @given(
-    st.lists(st.text("ab c", min_size=1, max_size=12), min_size=1, max_size=25, unique=True),
+    st.lists(st.text("ab cß€𝄞", min_size=1, max_size=12), min_size=1, max_size=25, unique=True),
     st.sampled_from([0.0, 0.1, 0.2, 0.34, 0.5]),
 )
 @settings(max_examples=150)
@@ -57,6 +58,10 @@ def test_kept_are_those_of_brute_force(texts, near):
         assert distance == copies.distance[i]
         assert copies.of[j] == j
         assert distance <= int(max(len(texts[i]), len(texts[j])) * near + 1e-9)
+        if i != j:  # the first that it is near
+            most = [int(max(len(texts[i]), len(texts[n])) * near + 1e-9) for n in kept]
+            edits = [DamerauLevenshtein.distance(texts[i], texts[n]) for n in kept]
+            assert j == next(n for n, e, m in zip(kept, edits, most, strict=True) if e <= m)
 
 
 @pytest.mark.parametrize("near", [0.05, 0.12, 0.25])
