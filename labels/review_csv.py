@@ -2,8 +2,8 @@
 
 A row a cluster. What may be changed: `label` (the same on several rows merges them) and `status`
 (open, kept, dropped or noise). A row that was changed while somebody else has decided about its
-cluster is not taken. Cells that a spreadsheet would take for a formula or turn into a number or a
-date stand behind a ', which is taken off again when the table is read.
+cluster is not taken. A ' stands before what a spreadsheet would take for a formula or turn into a
+number or a date; it is taken off again when the table is read.
 """
 
 from __future__ import annotations
@@ -36,18 +36,27 @@ _ACTION_OF = {status: action for action, status in STATUS_OF.items()}
 _MOST_TOLD = 5  # rows that a message names
 _LONGEST_EXAMPLE = 300
 
-_SEPARATORS = r"[;,|\t\r\n]"
-_ACTIVE = r"[=+\-@＝＋－＠\t\r\n]"
-_MANGLED = r"(?:[\d\s.,:/+%-]*\d[\d\s.,:/+%-]*|\d+[eE][+-]?\d+|true|false|TRUE|FALSE)$"
-_BARE = re.compile(rf"^(?='*(?:{_ACTIVE}|{_MANGLED}))|(?<={_SEPARATORS})(?='*{_ACTIVE})")
-_GUARDED = re.compile(rf"^'(?='*(?:{_ACTIVE}|{_MANGLED}))|(?<={_SEPARATORS})'(?='*{_ACTIVE})")
+_SIGNS = r"=+\-@＝＋－＠"  # that a formula begins with
+_MONTH = (
+    "(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|"
+    "sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
+_DIGITS = r"[\d\s.,:/+%'-]"
+_MANGLED = rf"(?i:(?=\D*\d)(?:{_DIGITS}+|{_DIGITS}*{_MONTH}{_DIGITS}*)|[\d.,']+e[+-]?\d+|'*(?:true|false))\Z"
+"""A number, a date or a truth, also with '."""
+_BEGINS = rf"(?<![\w'{_SIGNS}])"  # whatever a spreadsheet may split at, take off or pass over
+_BARE = re.compile(rf"^(?={_MANGLED})|{_BEGINS}(?='*[{_SIGNS}])")
+_GUARDED = re.compile(rf"^'(?={_MANGLED})|{_BEGINS}'(?='*[{_SIGNS}])")
 
 
 def guard(text: str) -> str:
-    """A cell that a spreadsheet takes for text, also where it splits at other separators than ours.
+    """A cell that a spreadsheet takes for text, wherever it splits and whatever it takes off.
 
-    >>> guard("=1+1"), guard("a;-b"), guard("1e5"), guard("it's")
-    ("'=1+1", "a;'-b", "'1e5", "it's")
+    A ' stands before each sign that follows no letter, digit or sign: not at the cell's start
+    alone, as a spreadsheet may split at `;` or blanks, and take off quotes and blanks before it.
+
+    >>> guard("=1+1"), guard('a;"-b'), guard("1e5"), guard("it's"), guard("e-mail")
+    ("'=1+1", 'a;"\\'-b', "'1e5", "it's", 'e-mail')
     """
     return _BARE.sub("'", text)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,8 @@ from shortline import UserError
 from tests.hostile import THOROUGH, texts
 from tests.review_folder import write_folder
 
-cells = st.one_of(texts, st.text("'=+-@;,|\t\n\r1a.:e ＝", max_size=12))
+cells = st.one_of(texts, st.text("'=+-@;,|\t\n\r1a.:e ＝\"\u200b\u3000", max_size=12))
+_ACTIVE = tuple("=+-@＝＋－＠")
 
 
 @THOROUGH
@@ -29,17 +32,53 @@ def test_what_is_guarded_comes_back(text):
 
 
 @THOROUGH
-@given(cells, st.sampled_from([",", ";", "\t", "|"]))
-def test_no_cell_is_a_formula_whatever_the_separator(text, separator):
-    """A spreadsheet that expects another separator than ours cuts cells apart."""
-    for cell in guard(text).replace("\n", "\r").replace("\r", separator).split(separator):
-        assert not cell.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")), guard(text)
+@given(cells, st.sampled_from([",", ";", "\t", "|", ":", " "]), st.booleans())
+def test_no_cell_is_a_formula_whatever_the_separator(text, separator, knows_quotes):
+    """A spreadsheet that expects another separator than ours cuts cells apart; it may take quotes
+    off, doubled or not, and pass over blanks.
+    """
+    line = io.StringIO()
+    csv.writer(line, quoting=csv.QUOTE_ALL).writerow(["c1", guard(text), guard(text)])
+    lines = line.getvalue().replace("\r", "\n").split("\n")
+    if knows_quotes:
+        cut = [cell for row in csv.reader(lines, delimiter=separator) for cell in row]
+    else:
+        cut = [cell for row in lines for cell in row.split(separator)]
+    for cell in cut:
+        assert not cell.lstrip('"\u200b\u3000 \t,;|:').startswith(_ACTIVE), guard(text)
 
 
-@given(st.sampled_from(["7", "007", "1e5", "1/2", "12:30", "3.14", "-1", "1 000", "50%", "true"]))
+@pytest.mark.parametrize(
+    ("text", "guarded"),
+    [
+        ('a;"=1+1', "a;\"'=1+1"),
+        ("a, =1", "a, '=1"),
+        ("\u3000＝1", "\u3000'＝1"),
+        ('""-1', '""\'-1'),
+        ("a\t\u200b@x", "a\t\u200b'@x"),
+        ("1,-2", "'1,'-2"),
+        ("e-mail", "e-mail"),
+        ("=a-b", "'=a-b"),
+    ],
+)
+def test_signs_are_guarded_wherever_a_cell_may_begin(text, guarded):
+    assert guard(text) == guarded
+    assert unguard(guarded) == text
+
+
+@given(st.sampled_from(["7", "007", "1e5", "1/2", "12:30", "3.14", "-1", "1 000", "50%", "true", "May 5",
+                        "1-Sep", "SEPT2", "1.5E3"]))  # fmt: skip
 def test_numbers_and_dates_stay_text(text):
     assert guard(text) == f"'{text}"
     assert unguard(guard(text)) == text
+
+
+@pytest.mark.parametrize("part", ["1", "'", "1e", "=", "1 ", "may 1", '"=', "a;"])
+def test_long_cells_cost_no_more_than_their_length(part):
+    for text in (part * 100_000 + "x", "'" * 100_000 + part):
+        began = time.process_time()
+        assert unguard(guard(text)) == text
+        assert time.process_time() - began < 5  # by the square of the length it would be minutes
 
 
 @pytest.fixture
