@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from labels.run import Settings
-from labels.step import ORDER
+from labels.step import ORDER, describe, read_flags
 from shortline import (
     EXIT_STOPPED,
     UserError,
@@ -52,7 +52,8 @@ class RunFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class StepFlags:
-    """What can be set; of the flags below, those of the step alone count."""
+    """What can be set; of the flags below, those of the step alone count, and one that is not given
+    is what it was when the step was last made."""
 
     folder: tyro.conf.Positional[Path]
     """Folder of the labelling."""
@@ -62,7 +63,7 @@ class StepFlags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; ends stdout with one line of JSON."""
+    """Runs the command; ends stdout with a line of JSON, or a sentence on a terminal."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] in (["-h"], ["--help"]):
         print(__doc__, _USAGE, sep="\n")
@@ -80,6 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_packages()
         return run(flags, command)
     step_flags = parse_flags(StepFlags, rest, prog=prog, description=_DESCRIPTION)
+    earlier = {"as it was": read_flags(step_flags.folder).get(command, {})}
+    step_flags = parse_flags(
+        StepFlags, rest, prog=prog, description=_DESCRIPTION, presets=earlier
+    )  # fmt: skip
     check_packages()
     return run_one(step_flags, command)
 
@@ -131,7 +136,7 @@ def run_one(flags: StepFlags, step: str) -> int:
 
 
 def tell(folder: Path, records: dict[str, Any]) -> None:
-    """Where things are, and the counts as a line of JSON."""
+    """Where things are, and the counts: JSON, which scripts read, or a sentence."""
     if "shards" in records:
         where = printable(str(folder))
         print(f"report: {where}/report.html; to train: python train.py --data {where}/shards")
@@ -140,6 +145,10 @@ def tell(folder: Path, records: dict[str, Any]) -> None:
         | {"seconds": round(record["seconds"], 3)}
         for step, record in records.items()
     }
+    if sys.stdout.isatty():
+        last = next(reversed(records.values()))["counts"]
+        print(f"done: {describe(last)}; all is in {printable(str(folder))}")
+        return
     print(json.dumps({"out": str(folder), **counts}))
 
 

@@ -103,6 +103,8 @@ def hdbscan(codes: np.ndarray, weights: np.ndarray, min_docs: int) -> np.ndarray
             f"--algorithm hdbscan: {len(rows):,} points are more than {_MOST_HDBSCAN:,}, which is "
             "what it has memory for; take dbscan"
         )
+    if len(rows) < min_docs:  # which it refuses
+        return np.full(len(codes), NOISE, np.int32)
     # its stub takes `copy` for a string
     model = HDBSCAN(min_cluster_size=min_docs, copy=True)  # pyright: ignore[reportArgumentType]
     found = model.fit(codes[rows]).labels_

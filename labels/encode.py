@@ -22,6 +22,7 @@ from model.config import TrainConfig
 from model.lstm import choose_route, count_blocks
 from model.optimizer import Adam, choose_lazy
 from model.step import build_train_chunk
+from shortline import UserError
 from tfdata.config import PipelineConfig, TokenizerConfig
 from tfdata.encode import Encoder
 from tfdata.gather import gather_steps
@@ -182,7 +183,11 @@ def take_documents(window: Window, docs: np.ndarray) -> Window:
 
 
 def encode(texts: pa.ChunkedArray, out: Path, config: EncodeConfig) -> dict[str, Any]:
-    """Writes codes.npy, float32[P, C], for texts string[P]; gives what is to be said of it."""
+    """Writes codes.npy, float32[P, C], for texts string[P]; gives what is to be said of it.
+
+    Raises:
+      UserError: the auto-encoder's training diverged.
+    """
     if config.encoder == "tfidf":
         from labels.tfidf import encode_tfidf
 
@@ -198,6 +203,11 @@ def encode(texts: pa.ChunkedArray, out: Path, config: EncodeConfig) -> dict[str,
     judged, rest = np.sort(order[:num_judged]), np.sort(order[num_judged:])
     network = train(tokens, take_documents(tokens.window, rest), config, route)
     codes = encode_window(network, tokens.window, tokens.buckets)
+    if not np.isfinite(codes).all():
+        raise UserError(
+            f"--encode-rate {config.encode_rate:g}: the auto-encoder's training diverged, its codes "
+            f"are no numbers; try {config.encode_rate / 10:g}"
+        )
     np.save(out / "codes.npy", codes)
     held = take_documents(tokens.window, judged if len(judged) else rest)
     return {

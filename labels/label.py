@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 from labels.clean import CleanConfig
 from labels.cluster import NOISE, read_assigned
 from labels.folder import RESULT_NAMES
+from labels.step import RESULTS
 from model.rows import RowOptions, read_columns
 from shortline import write_whole
 
 TRAINING = pa.schema([("text", pa.string()), ("label", pa.string())])
-RESULT = "labelled.parquet"
+RESULT = RESULTS["label"]
 _NONE = -1
 
 

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from labels.cluster import NOISE, read_assigned
 from labels.neighbours import normalize
-from labels.step import read_record
+from labels.step import RESULTS, read_record
 from model.page import build_page, bullet_list, section, side_by_side, table
 from model.plots import to_figure
 from shortline import write_whole
 
-REPORT = "report.html"
+REPORT = RESULTS["report"]
 _SHOWN_CLUSTERS, _SHOWN_MERGES, _SHOWN_COPIES = 60, 30, 20
 _PICTURED = 4_000
 """Points of the picture; more would not show."""

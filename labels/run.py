@@ -9,7 +9,7 @@ from typing import Any
 
 from labels.clean import CleanConfig
 from labels.config import ClusterConfig, DedupeConfig, EncodeConfig, MergeConfig, ShardConfig
-from labels.step import ORDER, RECORD, read_record, run_step
+from labels.step import ORDER, RECORD, read_record, run_step, write_record
 from shortline import UserError
 
 
@@ -37,10 +37,15 @@ def make(folder: Path, source: Path, step: str, settings: Settings) -> dict[str,
 def _make_clean(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:
     from labels.clean import clean
 
-    return run_step(
+    record = run_step(
         folder, "clean", settings.clean, lambda out: clean(source, out, settings.clean),
         inputs=_fingerprint(source),
     )  # fmt: skip
+    where = str(source.absolute())
+    if record["counts"]["source"] != where:  # it was moved
+        record["counts"]["source"] = where
+        write_record(folder / "clean", record)
+    return record
 
 
 def _fingerprint(source: Path) -> str:

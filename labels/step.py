@@ -22,7 +22,9 @@ ORDER = (
     "clean", "encode", "cluster", "merge", "decide", "dedupe", "label", "report", "shards",
 )  # fmt: skip
 """The steps; each one's outcome depends on those before it."""
-_FORMAT = 2
+RESULTS = {"label": "labelled.parquet", "report": "report.html"}
+"""What steps write beside their folders."""
+_FORMAT = 3
 
 
 @contextlib.contextmanager
@@ -48,9 +50,23 @@ def hold_folder(folder: Path, is_new: bool) -> Iterator[None]:
         if is_alone:
             sweep(folder.glob(".*.tmp"))
         if not (folder / MARK).exists():
-            with write_whole(folder / MARK) as file:
-                json.dump({"format": _FORMAT}, file)
+            _write_mark(folder, {})
         yield
+
+
+def read_flags(folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings that each step was last made with, by step; none of an older labelling."""
+    try:
+        return dict(json.loads((folder / MARK).read_bytes()).get("flags", {}))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(f"{folder / MARK}: damaged ({error}); delete it and run again") from None
+
+
+def _write_mark(folder: Path, flags: dict[str, dict[str, Any]]) -> None:
+    with write_whole(folder / MARK) as file:
+        json.dump({"format": _FORMAT, "flags": flags}, file, indent=1, default=str)
 
 
 def read_record(folder: Path, step: str) -> dict[str, Any]:
@@ -79,7 +95,8 @@ def run_step(
     inputs: str = "",
     in_place: bool = False,
 ) -> dict[str, Any]:
-    """Makes a step unless it is there, of the same settings and the same steps before.
+    """Makes a step unless it is there, of the same settings and the same steps before; what later
+    steps have made of another outcome is removed.
 
     Args:
       make: fills the folder that it is given, and gives the step's counts.
@@ -90,10 +107,9 @@ def run_step(
       the step's record.
 
     Raises:
-      UserError: a step before it is missing.
+      UserError: a step before it is missing, or was made of other steps than there are now.
     """
-    before = ORDER[: ORDER.index(step)]
-    keys = [read_record(folder, name)["key"] for name in before]
+    keys = read_keys(folder, step)
     settings = dataclasses.asdict(config) if config is not None else {}
     made = [__version__, _FORMAT, step, settings, inputs, keys]
     key = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()
@@ -103,29 +119,59 @@ def run_step(
             print(f"{step}: there already ({record['seconds']:.1f} s when it was made)")
             return record
     started = time.monotonic()
-    record = {"key": key, "config": settings, "inputs": inputs}
+    record = {"key": key, "config": settings, "inputs": inputs, "before": keys}
     if in_place:
         (folder / step / RECORD).unlink(missing_ok=True)
         record["counts"] = make(folder / step)
         record["seconds"] = time.monotonic() - started
-        _write_record(folder / step, record)
+        write_record(folder / step, record)
     else:
         temporary = Path(tempfile.mkdtemp(prefix=f".{step}.", suffix=".tmp", dir=folder))
         try:
             temporary.chmod(0o777 & ~umask())
             record["counts"] = make(temporary)
             record["seconds"] = time.monotonic() - started
-            _write_record(temporary, record)
+            write_record(temporary, record)
             sync_folder(temporary)
+            _remove_later(folder, step)
             _take_place(temporary, folder / step)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+    _write_mark(folder, read_flags(folder) | {step: settings})
     sync_folder(folder)
     print(f"{step}: {describe(record['counts'])} ({record['seconds']:.1f} s)", flush=True)
     return record
 
 
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
+def read_keys(folder: Path, step: str) -> list[str]:
+    """The keys of the steps before a step, which were made one of the other.
+
+    Raises:
+      UserError: as `run_step` says.
+    """
+    keys: list[str] = []
+    for name in ORDER[: ORDER.index(step)]:
+        record = read_record(folder, name)
+        if record.get("before") != keys:
+            raise UserError(
+                f"{folder}: the step {name} was made of other steps than are there now; "
+                f"python -m labels {name} {folder} makes it again"
+            )
+        keys.append(record["key"])
+    return keys
+
+
+def _remove_later(folder: Path, step: str) -> None:
+    """The last first: a kill leaves no step without those before it."""
+    for name in reversed(ORDER[ORDER.index(step) + 1 :]):
+        if name in RESULTS:
+            (folder / RESULTS[name]).unlink(missing_ok=True)
+        (folder / name / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Of a step, in its folder."""
     with write_whole(folder / RECORD) as file:
         json.dump(record, file, indent=1, default=str)
 

@@ -123,3 +123,8 @@ def test_hdbscan_counts_documents_not_points():
     found = hdbscan(codes, np.array([5, 5, 5, 5, 1]), 8)
     assert found[0] == found[1] != found[2] == found[3]
     assert found[4] == NOISE
+
+
+def test_hdbscan_of_too_few_is_noise():
+    codes = normalize(np.eye(2, dtype=np.float32))
+    assert hdbscan(codes, np.ones(2, np.int32), 3).tolist() == [NOISE, NOISE]

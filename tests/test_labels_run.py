@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,8 +73,6 @@ def test_shards_can_be_trained_on(made):
 
 
 def test_near_copies_can_be_kept_on_one_side(made, tmp_path):
-    import shutil
-
     out = tmp_path / "out"
     shutil.copytree(made, out)
     main(["shards", str(out), "--split", "group"])
@@ -96,8 +95,6 @@ def test_nothing_is_made_twice(source, made, capsys):
 
 
 def test_a_changed_setting_makes_its_step_anew_and_those_after_it(source, made, tmp_path, capsys):
-    import shutil
-
     out = tmp_path / "out"
     shutil.copytree(made, out)
     flags = ["run", str(source), "--out", str(out), "--no-review", *QUICK, "--near", "0.02"]
@@ -106,8 +103,6 @@ def test_a_changed_setting_makes_its_step_anew_and_those_after_it(source, made, 
 
 
 def test_a_decision_is_applied_again(source, made, tmp_path):
-    import shutil
-
     out = tmp_path / "out"
     shutil.copytree(made, out)
     clusters = pq.read_table(out / "merge" / "clusters.parquet").to_pylist()
@@ -129,8 +124,6 @@ def test_a_decision_is_applied_again(source, made, tmp_path):
 
 
 def test_an_input_that_was_changed_meanwhile_is_not_labelled(source, made, tmp_path):
-    import shutil
-
     ours, out = tmp_path / source.name, tmp_path / "out"
     shutil.copy(source, ours)
     shutil.copytree(made, out)
@@ -149,8 +142,6 @@ def test_an_input_that_was_changed_meanwhile_is_not_labelled(source, made, tmp_p
 @pytest.mark.parametrize("step", ["label", "report"])
 def test_what_lies_beside_the_steps_is_not_taken_for_other_settings(made, step, tmp_path):
     """Killed after labelled.parquet was written, and before its step was: it is made again."""
-    import shutil
-
     from labels import label, report
 
     out = tmp_path / "out"
@@ -162,17 +153,68 @@ def test_what_lies_beside_the_steps_is_not_taken_for_other_settings(made, step, 
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("labels.step._take_place", kill)
-        record = json.loads((out / "dedupe" / "step.json").read_bytes())
-        (out / "dedupe" / "step.json").write_text(json.dumps(record | {"key": "other settings"}))
+        record = json.loads((out / step / "step.json").read_bytes())
+        (out / step / "step.json").write_text(json.dumps(record | {"key": "other settings"}))
         with pytest.raises(OSError, match="kill"):
             main([step, str(out)])
     assert (out / name).exists()
     assert not (out / step / "step.json").exists()
 
 
-def test_a_review_is_finished_for_the_clusters_that_it_was_of(made, tmp_path):
-    import shutil
+def test_steps_of_other_clusters_are_not_joined(made, tmp_path):
+    """The clusters made anew alone: nothing of the old ones is left to be taken for theirs."""
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    assert main(["cluster", str(out), "--eps", "0.05"]) == 0
+    for name in ("labelled.parquet", "report.html", "shards", "merge"):
+        assert not (out / name).exists()
+    with pytest.raises(UserError, match="step merge is missing"):
+        main(["label", str(out)])
+    shutil.copytree(made / "merge", out / "merge")  # as from a backup
+    with pytest.raises(UserError, match="the step merge was made of other steps .* labels merge"):
+        main(["decide", str(out)])
 
+
+def test_a_step_that_fails_takes_nothing_away(made, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    monkeypatch.setattr("labels.encode.encode_window", lambda *_: np.full((3, 2), np.nan))
+    with pytest.raises(UserError, match=r"--encode-rate 0.02: .* diverged.* try 0.002"):
+        main(["encode", str(out), *QUICK, "--encode-rate", "0.02"])
+    assert (out / "labelled.parquet").read_bytes() == (made / "labelled.parquet").read_bytes()
+    assert (out / "cluster" / "step.json").exists()
+
+
+def test_a_step_again_has_the_flags_it_had(made, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    main(["dedupe", str(out), "--near", "0.02"])
+    main(["decide", str(out)])
+    capsys.readouterr()
+    main(["dedupe", str(out)])
+    assert "dedupe: there already" in capsys.readouterr().out
+    main(["cluster", str(out), "--eps", "0.05"])  # takes the steps after it away
+    for step in ("merge", "decide", "dedupe"):
+        main([step, str(out)])
+    assert read_record(out, "dedupe")["config"]["near"] == 0.02
+
+
+def test_an_input_that_was_moved_is_found_again(source, made, tmp_path, capsys):
+    out, moved = tmp_path / "out", tmp_path / "elsewhere.parquet"
+    shutil.copytree(made, out)
+    shutil.copy(source, moved)
+    main(["run", str(moved), "--out", str(out), "--no-review", *QUICK])
+    assert capsys.readouterr().out.count("there already") == len(ORDER)
+    assert read_record(out, "clean")["counts"]["source"] == str(moved)
+
+
+def test_on_a_terminal_it_ends_with_a_sentence(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    main(["shards", str(made)])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("done: ")
+
+
+def test_a_review_is_finished_for_the_clusters_that_it_was_of(made, tmp_path):
     from labels.review import FINISHED, finish, is_finished
 
     out = tmp_path / "out"
@@ -244,4 +286,42 @@ def test_killed_within_a_step_it_goes_on(source, made, step, tmp_path):
     assert main(words[2:]) == 0
     ours, straight = (pq.read_table(f / "labelled.parquet") for f in (out, made))
     assert ours.equals(straight)
+    assert not list(out.glob(".*.tmp"))
+
+
+_KILLS = """
+import os, signal, sys
+name, is_after, argv = sys.argv[1], sys.argv[2] == "after", sys.argv[3:]
+from labels.__main__ import main
+
+def strike(call):
+    def moved(source, target, **others):
+        hit = str(target).endswith(name)
+        if hit and not is_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        call(source, target, **others)
+        if hit:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return moved
+
+os.replace, os.rename = strike(os.replace), strike(os.rename)
+main(argv)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "name", ["/decide", "/dedupe", "labelled.parquet", "/label", "report.html", "manifest.json"]
+)
+def test_killed_where_a_file_takes_its_place_it_goes_on(source, made, name, when, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    flags = ["run", str(source), "--out", str(out), "--no-review", *QUICK, "--merge-ratio", "0.86"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, "-c", _KILLS, name, when, *flags]
+    process = subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert main(flags) == 0
+    assert (out / "labelled.parquet").read_bytes() == (made / "labelled.parquet").read_bytes()
     assert not list(out.glob(".*.tmp"))
