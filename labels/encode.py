@@ -205,8 +205,8 @@ def encode(texts: pa.ChunkedArray, out: Path, config: EncodeConfig) -> dict[str,
     codes = encode_window(network, tokens.window, tokens.buckets)
     if not np.isfinite(codes).all():
         raise UserError(
-            f"--encode-rate {config.encode_rate:g}: the auto-encoder's training diverged, its codes "
-            f"are no numbers; try {config.encode_rate / 10:g}"
+            f"--encode-rate {config.encode_rate:g}: the auto-encoder's training diverged (codes "
+            f"are not finite); try {config.encode_rate / 10:g}"
         )
     np.save(out / "codes.npy", codes)
     held = take_documents(tokens.window, judged if len(judged) else rest)

@@ -121,6 +121,7 @@ def merge(
     return {
         "merges": len(merges), "clusters_before": num_clusters,
         "clusters": int(merged.max(initial=-1)) + 1,
+        "documents_out_of_noise": int(weights[noise][merged[noise] >= 0].sum()),
         "noise_documents": int(weights[merged == NOISE].sum()),
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from labels.cluster import NOISE, read_assigned
 from labels.neighbours import normalize
+from labels.profile import find_means, take_examples, typicality
 from labels.step import RESULTS, read_record
 from model.page import build_page, bullet_list, section, side_by_side, table
 from model.plots import to_figure
@@ -22,6 +23,8 @@ REPORT = RESULTS["report"]
 _SHOWN_CLUSTERS, _SHOWN_MERGES, _SHOWN_COPIES = 60, 30, 20
 _PICTURED = 4_000
 """Points of the picture; more would not show."""
+_PICTURED_OF_ALL = 20
+"""Of each cluster's, at least, where it has as many."""
 _FITTED = 20_000
 _COLOURS = ("#4c78c8", "#e0752d", "#2f9e77", "#c44e88", "#8a6fd1", "#b08a1e", "#3aa6b9", "#a3503c")
 _GREY = "#999999"
@@ -34,10 +37,11 @@ def write_report(folder: Path, out: Path) -> dict[str, Any]:
         for step in ("clean", "encode", "cluster", "merge", "decide", "dedupe", "label")
     }
     funnel = count_funnel(counts)
+    after = ", after the review's decisions" if counts["decide"]["decisions"] else ""
     sections = [
         section("What became of the documents", table(("", "documents"), funnel.items())),
         section("Codes", _show_codes(folder, counts), _tell_codes(counts)),
-        section("Clusters", _show_clusters(folder), "The largest, after the review's decisions."),
+        section("Clusters", _show_clusters(folder), f"The largest{after}."),
         section("Merged", _show_merges(folder), "Texts for which clusters were merged."),
         section("Near copies", _show_copies(folder), "Removed, and what was kept instead."),
         section("Cleaning", _show_rules(counts["clean"]["rules"])),
@@ -80,10 +84,11 @@ def _tell_codes(counts: dict[str, Any]) -> str:
 def _show_codes(folder: Path, counts: dict[str, Any]) -> str:
     codes = np.load(folder / "encode" / "codes.npy", mmap_mode="r", allow_pickle=False)
     clusters = read_assigned(folder / "decide" / "points.parquet")
-    random = np.random.default_rng(0)
-    sample = np.sort(random.permutation(len(codes))[:_FITTED])
-    flat = flatten(normalize(np.asarray(codes[sample])))[:_PICTURED]
-    shown = clusters[sample][:_PICTURED]
+    order = np.random.default_rng(0).permutation(len(codes))
+    sample = np.sort(choose_points(clusters, order))
+    fitted = normalize(np.asarray(codes[np.sort(order[:_FITTED])]))
+    flat = flatten(normalize(np.asarray(codes[sample])), fitted)
+    shown = clusters[sample]
     colours = np.array([*_COLOURS, _GREY])[np.where(shown == NOISE, -1, shown % len(_COLOURS))]
 
     def draw(axes) -> None:
@@ -112,26 +117,50 @@ def _show_codes(folder: Path, counts: dict[str, Any]) -> str:
     return side_by_side(*figures)
 
 
-def flatten(codes: np.ndarray) -> np.ndarray:
-    """float32[n, H] → float32[n, 2]: their two main directions."""
-    centred = codes - codes.mean(axis=0)
+def choose_points(clusters: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Points to picture: the first of a random order int[P], and of each cluster the first few.
+
+    So few of a cluster are pictured where all clusters' few are not too many.
+    """
+    chosen = order[:_PICTURED]
+    num = int(clusters.max(initial=-1)) + 1
+    few = min(_PICTURED_OF_ALL, _PICTURED // max(1, num))
+    by_cluster = order[np.argsort(clusters[order], kind="stable")]
+    numbers = clusters[by_cluster]
+    places = np.arange(len(numbers)) - np.searchsorted(numbers, numbers)
+    return np.union1d(chosen, by_cluster[(numbers != NOISE) & (places < few)])
+
+
+def flatten(codes: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """float32[n, H] → float32[n, 2]: the two main directions of `fitted` float32[m, H]."""
+    centre = fitted.mean(axis=0)
+    centred = fitted - centre
     _, directions = np.linalg.eigh(centred.T @ centred)
-    flat = centred @ directions[:, ::-1][:, :2]
+    flat = (codes - centre) @ directions[:, ::-1][:, :2]
     return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
 
 
 def _show_clusters(folder: Path) -> str:
-    decided = pq.read_table(folder / "decide" / "clusters.parquet")
-    made = pq.read_table(folder / "merge" / "clusters.parquet")
-    places = {number: i for i, number in enumerate(made["cluster"].to_pylist())}
+    decided = pq.read_table(folder / "decide" / "clusters.parquet").slice(0, _SHOWN_CLUSTERS)
+    points = pq.read_table(folder / "clean" / "points.parquet", columns=["weight", "first_row"])
+    texts = pq.read_table(folder / "clean" / "documents.parquet", columns=["text"])["text"]
+    of_point = read_assigned(folder / "decide" / "points.parquet")
+    numbers = decided["cluster"].to_numpy()
+    places = np.full(max(int(of_point.max(initial=-1)), int(numbers.max(initial=-1))) + 2, NOISE)
+    places[numbers] = np.arange(len(numbers))  # the last place is NOISE's
+    shown = places[of_point].astype(np.int32)
+    codes = normalize(np.load(folder / "encode" / "codes.npy", allow_pickle=False))
+    weights = points["weight"].to_numpy()
+    similar = typicality(codes, shown, find_means(codes, weights, shown))
+    examples = take_examples(points, texts, shown, similar)
+    inside = shown >= 0
+    total = np.bincount(shown[inside], weights[inside] * similar[inside], len(numbers))
     rows = []
-    for row in decided.slice(0, _SHOWN_CLUSTERS).to_pylist():
-        place = places.get(row["cluster"])  # None: it came of a split
-        before = made.slice(place, 1).to_pylist()[0] if place is not None else {}
-        cohesion = float(before["cohesion"]) if before else None
+    for place, row in enumerate(decided.to_pylist()):
         state = "dropped" if row["dropped"] else "confirmed" if row["confirmed"] else ""
-        examples = before.get("examples", [])[:: max(1, len(before.get("examples", [])) // 3)][:3]
-        rows.append((row["label"], row["size"], cohesion, state, examples))
+        some = examples[place][:: max(1, len(examples[place]) // 3)][:3]
+        cohesion = float(total[place] / max(1, row["size"]))
+        rows.append((row["label"], row["size"], cohesion, state, some))
     return table(("label", "documents", "cohesion", "review", "examples"), rows)
 
 

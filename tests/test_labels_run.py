@@ -171,7 +171,7 @@ def test_steps_of_other_clusters_are_not_joined(made, tmp_path):
     with pytest.raises(UserError, match="step merge is missing"):
         main(["label", str(out)])
     shutil.copytree(made / "merge", out / "merge")  # as from a backup
-    with pytest.raises(UserError, match="the step merge was made of other steps .* labels merge"):
+    with pytest.raises(UserError, match=r"the step merge was made of other steps .* labels merge"):
         main(["decide", str(out)])
 
 
@@ -179,7 +179,7 @@ def test_a_step_that_fails_takes_nothing_away(made, tmp_path, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(made, out)
     monkeypatch.setattr("labels.encode.encode_window", lambda *_: np.full((3, 2), np.nan))
-    with pytest.raises(UserError, match=r"--encode-rate 0.02: .* diverged.* try 0.002"):
+    with pytest.raises(UserError, match=r"--encode-rate 0\.02: .* diverged.* try 0\.002"):
         main(["encode", str(out), *QUICK, "--encode-rate", "0.02"])
     assert (out / "labelled.parquet").read_bytes() == (made / "labelled.parquet").read_bytes()
     assert (out / "cluster" / "step.json").exists()
@@ -325,3 +325,33 @@ def test_killed_where_a_file_takes_its_place_it_goes_on(source, made, name, when
     assert main(flags) == 0
     assert (out / "labelled.parquet").read_bytes() == (made / "labelled.parquet").read_bytes()
     assert not list(out.glob(".*.tmp"))
+
+
+def test_the_picture_has_points_of_small_clusters_too():
+    from labels.report import choose_points
+
+    random = np.random.default_rng(0)
+    clusters = np.sort(np.concatenate([np.zeros(30_000), np.ones(30_000), np.full(9, 2), [-1] * 9]))
+    clusters = clusters.astype(np.int32)
+    chosen = choose_points(clusters, random.permutation(len(clusters)))
+    assert len(np.unique(chosen)) == len(chosen) < 4_100
+    counts = np.bincount(clusters[chosen] + 1, minlength=4)
+    assert counts[3] == 9
+    assert 1_800 < counts[1] < 2_200  # at random, not the first ones
+
+
+def test_the_report_shows_what_the_review_made(source, made, tmp_path):
+    """Clusters merged by hand show texts of both."""
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    clusters = pq.read_table(out / "merge" / "clusters.parquet").to_pylist()
+    assert "review&#x27;s decisions" not in (out / "report.html").read_text("utf-8")
+    (out / "review").mkdir(exist_ok=True)
+    decision = {"id": 1, "action": "merge", "clusters": [c["key"] for c in clusters[:2]]}
+    (out / "review" / "journal.jsonl").write_text(json.dumps(decision) + "\n")
+    main(["run", str(source), "--out", str(out), "--no-review", *QUICK])
+    page = (out / "report.html").read_text("utf-8")
+    assert "review&#x27;s decisions" in page
+    row = next(r for r in page.split("<tr") if clusters[0]["label"] in r)
+    firsts = {row.count(c["examples"][0][:9]) > 0 for c in clusters[:2]}
+    assert firsts == {True}, row
