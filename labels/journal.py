@@ -22,6 +22,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ class Journal:
     """A journal that several processes may append to at once.
 
     Each takes turns: within a turn it sees what the others have appended since its last one, and
-    nobody else appends.
+    nobody else appends. A file system without locks cannot keep them apart: that is told once.
     """
 
     def __init__(self, path: Path):
@@ -184,6 +185,7 @@ class Journal:
         self.path = path
         self.num_read = 0
         self._end = 0
+        self._is_warned = False
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def has_more(self) -> bool:
@@ -196,8 +198,10 @@ class Journal:
     def turn(self) -> Iterator[Turn]:
         """Raises a UserError where a line is no decision, or the file was changed meanwhile."""
         with open(self.path, "ab+", buffering=0) as file:
-            with contextlib.suppress(OSError):  # file systems without locks: one process alone
+            try:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            except OSError as error:
+                self._warn(error)
             if file.seek(0, os.SEEK_END) < self._end:
                 raise UserError(f"{self.path}: was made shorter; start again, to read it anew")
             file.seek(self._end)
@@ -209,6 +213,15 @@ class Journal:
             if whole < len(added):  # half a line, of a process that was killed
                 file.truncate(self._end)
             yield Turn(self, file, decisions)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._is_warned:
+            print(
+                f"{printable(str(self.path))}: its file system locks no files ({error.strerror}): "
+                "let one process at a time review this folder, several pages of it if you like",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+        self._is_warned = True
 
     def _append(self, file: IO[bytes], decisions: Sequence[Decision]) -> None:
         lines = [json.dumps(decision.to_json(), ensure_ascii=False) for decision in decisions]

@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def review(folder: Path, port: int = 0) -> bool:
     """Serves the page until somebody says that the review is finished (True) or presses Ctrl-C.
 
+    It may be said on a page of another process, too.
+
     Raises:
       UserError: the steps up to merging have not been run, or the journal is damaged.
     """
@@ -78,6 +80,8 @@ def review(folder: Path, port: int = 0) -> bool:
     from labels.review_split import import_late
 
     desk = _open_desk(folder)
+    key = desk.data.key
+    is_awaited = _read_finished(folder) != key
     if desk.num_decisions:
         print(f"{desk.num_decisions:,} decisions made before are applied")
     for decision, why in desk.skipped[:_MOST_TOLD]:
@@ -88,29 +92,46 @@ def review(folder: Path, port: int = 0) -> bool:
     def tell_next(address: str) -> None:
         print(f"a page has been opened; for another one: {address}", flush=True)
 
-    with ReviewServer(desk, folder.resolve().name, port, tell_next) as server:
+    with ReviewServer(
+        desk, folder.resolve().name, port, tell_next, lambda: finish(folder, key),
+        lambda: is_awaited and _read_finished(folder) == key,
+    ) as server:  # fmt: skip
         threading.Thread(target=import_late, daemon=True).start()
         print(f"review: {server.make_address()}\nCtrl-C stops; nothing is lost", flush=True)
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             print()
-    if server.is_finished:
-        finish(folder)
     print(f"decisions are in {printable(str(folder / JOURNAL))}")
     return server.is_finished
 
 
-def finish(folder: Path) -> None:
-    """Notes that the clusters as they are now have been reviewed."""
+def finish(folder: Path, key: str) -> None:
+    """Notes that the clusters of the step merge with this key have been reviewed.
+
+    Raises:
+      UserError: there are others by now.
+    """
+    if _merge_key(folder) != key:
+        raise UserError(
+            f"{folder}: its clusters were made anew since this review was opened, so it is not "
+            "finished; stop it and start it again: what was decided is in the journal"
+        )
     with write_whole(folder / FINISHED) as file:
-        file.write(_merge_key(folder))
+        file.write(key)
 
 
 def is_finished(folder: Path) -> bool:
     """Whether somebody has said so, of the clusters as they are now."""
-    path = folder / FINISHED
-    return path.exists() and path.read_text("utf-8", "replace") == _merge_key(folder)
+    finished = _read_finished(folder)
+    return finished is not None and finished == _merge_key(folder)
+
+
+def _read_finished(folder: Path) -> str | None:
+    try:
+        return (folder / FINISHED).read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return None
 
 
 def _merge_key(folder: Path) -> str:

@@ -42,7 +42,8 @@ _MONTH = (
     "sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 )
 _DIGITS = r"[\d\s.,:/+%'-]"
-_MANGLED = rf"(?i:(?=\D*\d)(?:{_DIGITS}+|{_DIGITS}*{_MONTH}{_DIGITS}*)|[\d.,']+e[+-]?\d+|'*(?:true|false))\Z"
+_DATE = rf"{_DIGITS}*{_MONTH}{_DIGITS}*"
+_MANGLED = rf"(?i:(?=\D*\d)(?:{_DIGITS}+|{_DATE})|[\d.,']+e[+-]?\d+|'*(?:true|false))\Z"
 """A number, a date or a truth, also with '."""
 _BEGINS = rf"(?<![\w'{_SIGNS}])"  # whatever a spreadsheet may split at, take off or pass over
 _BARE = re.compile(rf"^(?={_MANGLED})|{_BEGINS}(?='*[{_SIGNS}])")

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labels.review_state import NOISE
+from labels.step import read_record
 from shortline import UserError
 
 
@@ -37,6 +38,8 @@ class ReviewData:
     """int32[P]: the cluster before clusters were merged, or NOISE"""
     names: dict[int, str]
     """of the clusters"""
+    key: str
+    """of the step merge, as it was when this was read"""
 
 
 def read_review_data(folder: Path) -> ReviewData:
@@ -47,6 +50,7 @@ def read_review_data(folder: Path) -> ReviewData:
     """
     points = _read(folder, "clean/points.parquet", ["key", "weight", "masked", "first_row"])
     documents = _read(folder, "clean/documents.parquet", ["text"])
+    key = read_record(folder, "merge")["key"]  # before its files: newer ones have another
     merged = _read(folder, "merge/points.parquet", ["cluster"])
     unmerged = _read(folder, "cluster/points.parquet", ["cluster"])
     clusters = _read(folder, "merge/clusters.parquet", ["cluster", "label"])
@@ -71,6 +75,7 @@ def read_review_data(folder: Path) -> ReviewData:
         merged=assigned,
         unmerged=_assigned(unmerged),
         names=names,
+        key=key,
     )
 
 

@@ -45,6 +45,7 @@ class Desk:
         """The decision after which the facts of a group were last new; also of those gone."""
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
+        self._is_over = False
 
     def state(self) -> dict[str, Any]:
         """All groups, and the number of the last decision."""
@@ -86,16 +87,22 @@ class Desk:
         raise Refused("there is nothing here")
 
     def wait(self, since: int, seconds: float) -> dict[str, Any]:
-        """`changes`, as soon as there are some, or after a time."""
+        """`changes`, as soon as there are some, or after a time, or at the review's end."""
         end = time.monotonic() + seconds
         with self._news:
-            while self._journal.num_read <= since and time.monotonic() < end:
+            while not (self._is_over or self._journal.num_read > since or time.monotonic() > end):
                 if self._journal.has_more():
                     with self._journal.turn() as turn:
                         self._absorb(turn.added)
                 else:
                     self._news.wait(1.0)
             return self.changes(since)
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        with self._news:
+            self._is_over = True
+            self._news.notify_all()
 
     def _absorb(self, decisions: Sequence[Decision]) -> None:
         """Takes in what other processes have decided."""

@@ -43,6 +43,7 @@ _HEADERS = {
 }
 _LARGEST_REQUEST = 4 << 20
 _WAIT_SECONDS = 20.0  # that a page waits for news in one request
+_ENDING_SECONDS = 0.3  # in which the pages that wait for news are told that there are no more
 _SESSION_HEADER = "X-Review-Page"
 
 
@@ -86,12 +87,18 @@ class ReviewServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, desk: Desk, folder: str, port: int, on_enter: Callable[[str], None]):
+    def __init__(
+        self, desk: Desk, folder: str, port: int, on_enter: Callable[[str], None],
+        on_finish: Callable[[], None] = lambda: None,
+        is_finished_elsewhere: Callable[[], bool] = lambda: False,
+    ):  # fmt: skip
         """
         Args:
           folder: the name to show.
           port: 0 takes one that is free.
           on_enter: gets a fresh address whenever one has been used.
+          on_finish: notes it when a page says so; what it raises, the page is told.
+          is_finished_elsewhere: asked several times a second.
 
         Raises:
           UserError: the port is taken.
@@ -101,6 +108,7 @@ class ReviewServer(ThreadingHTTPServer):
         except OSError as error:
             raise UserError(f"--port {port}: {error.strerror}; choose another, or none") from error
         self.desk, self.folder, self.door, self.on_enter = desk, folder, Door(), on_enter
+        self.on_finish, self.is_finished_elsewhere = on_finish, is_finished_elsewhere
         self.is_finished = False
         port = self.server_address[1]
         self.hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
@@ -121,9 +129,19 @@ class ReviewServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/#{self.door.make_token()}"
 
     def finish(self) -> None:
-        """Ends `serve_forever`; to be called from a request's thread."""
+        """Notes that the review is finished, and ends `serve_forever` soon."""
+        self.on_finish()
+        self._end()
+
+    def service_actions(self) -> None:
+        """Called by `serve_forever` between requests."""
+        if not self.is_finished and self.is_finished_elsewhere():
+            self._end()
+
+    def _end(self) -> None:
         self.is_finished = True
-        threading.Thread(target=self.shutdown).start()
+        self.desk.end()
+        threading.Timer(_ENDING_SECONDS, self.shutdown).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Browsers hang up when they like; what else fails is told by `_Handler`."""
@@ -229,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/state":
             return {"name": name, "folder": self.server.folder, **desk.state()}
         if self.path == "/api/changes":
-            return desk.wait(since, _WAIT_SECONDS)
+            return {**desk.wait(since, _WAIT_SECONDS), "finished": self.server.is_finished}
         if self.path == "/api/address":
             return {"address": self.server.make_address()}
         if self.path == "/api/finish":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -144,6 +145,19 @@ def test_processes_take_turns(tmp_path):
         assert len(turn.added) == 120
     assert not mine.has_more()
     assert [decision.id for decision in read_journal(path)] == list(range(1, 122))
+
+
+def test_a_file_system_without_locks_is_told_once(tmp_path, monkeypatch, capsys):
+    def fail(fd, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    journal = Journal(tmp_path / "journal.jsonl")
+    append(journal)
+    append(journal)
+    told = capsys.readouterr().err
+    assert told.count("journal.jsonl") == 1
+    assert "locks no files" in told
 
 
 keys = st.text("0123456789abcdef", min_size=16, max_size=16)

@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import http.client
-import json
 import threading
 
 import pytest
 
 from labels.journal import read_journal
-from labels.review import FINISHED, JOURNAL, main, review
+from labels.review import FINISHED, JOURNAL, finish, main, review
 from labels.review_data import read_review_data
 from labels.review_desk import Desk
 from labels.review_server import ReviewServer
 from labels.review_state import NOISE
 from shortline import UserError
 from tests.review_folder import write_folder
-
-
-class Page:
-    """Talks as the page in a browser does."""
-
-    def __init__(self, server: ReviewServer):
-        self.server = server
-        self.port = server.server_address[1]
-        self.secret = ""
-        self.last = 0
-
-    def post(self, path: str, body: object = None, **headers: str | None) -> tuple[int, dict]:
-        given = {
-            "Host": f"127.0.0.1:{self.port}",
-            "Origin": f"http://127.0.0.1:{self.port}",
-            "Content-Type": "application/json",
-            "X-Review-Page": self.secret,
-        } | {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-        connection.putrequest("POST", path, skip_host=True, skip_accept_encoding=True)
-        for name, value in ({"Content-Length": str(len(content))} | given).items():
-            if value is not None:
-                connection.putheader(name, value)
-        connection.endheaders(content)
-        answer = connection.getresponse()
-        read = json.loads(answer.read())
-        connection.close()
-        return answer.status, read
-
-    def enter(self, address: str) -> Page:
-        status, answer = self.post("/api/enter", {"token": address.split("#")[1]})
-        assert status == 200, answer
-        self.secret = answer["secret"]
-        self.last = self.post("/api/state")[1]["last"]
-        return self
-
-    def decide(self, action: str, *groups: tuple[int, int], **more) -> tuple[int, dict]:
-        asked = {"action": action, "seen": list(map(list, groups)), "since": self.last, **more}
-        status, answer = self.post("/api/decide", asked)
-        self.last = answer.get("last", self.last)
-        return status, answer
+from tests.review_page import Page
 
 
 @pytest.fixture
@@ -414,6 +372,48 @@ def test_finishing_is_told_to_what_comes_after(folder, monkeypatch):
     assert not (folder / FINISHED).exists()
     assert review(folder)
     assert (folder / FINISHED).exists()
+
+
+def test_what_was_made_anew_meanwhile_is_not_finished(folder):
+    """The clusters that were looked at count, not those that are there by now."""
+    opened = read_review_data(folder).key
+    with ReviewServer(
+        Desk(read_review_data(folder), folder / JOURNAL), "tickets", 0, lambda address: None,
+        lambda: finish(folder, opened),
+    ) as server:  # fmt: skip
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        page = Page(server).enter(server.make_address())
+        (folder / "merge" / "step.json").write_text('{"key": "of other ones", "counts": {}}')
+        status, answer = page.post("/api/finish")
+        assert status == 500
+        assert "made anew" in answer["error"]
+        assert not server.is_finished
+        assert not (folder / FINISHED).exists()
+        server.shutdown()
+
+
+def test_finishing_elsewhere_ends_the_waiting(folder):
+    key = read_review_data(folder).key
+    ended: list[bool] = []
+    waiting = threading.Thread(target=lambda: ended.append(review(folder)))
+    waiting.start()
+    while not (folder / JOURNAL).exists():
+        assert waiting.is_alive()
+    finish(folder, key)
+    waiting.join(30)
+    assert ended == [True]
+
+
+def test_all_pages_hear_that_the_review_is_finished(server, page):
+    other = Page(server).enter(server.make_address())
+    heard: list[dict] = []
+    listening = threading.Thread(
+        target=lambda: heard.append(other.post("/api/changes", {"since": 0})[1])
+    )
+    listening.start()
+    assert page.post("/api/finish")[0] == 200
+    listening.join(10)
+    assert heard[0]["finished"] is True
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from labels.__main__ import main
 from labels.step import ORDER, read_record, run_step
 from shortline import UserError
+from tests.review_page import Page
 
 QUICK = ["--encode-steps", "40", "--hidden", "16", "--code-dim", "16", "--encode-batch", "64"]
 KINDS = ["your card {} was lost in the post", "reset the pin of {} please", "rates went up in {}"]
@@ -221,11 +223,47 @@ def test_a_review_is_finished_for_the_clusters_that_it_was_of(made, tmp_path):
     shutil.copytree(made, out)
     assert not is_finished(out)
     (out / FINISHED.parent).mkdir(exist_ok=True)  # as the journal does
-    finish(out)
+    opened = read_record(out, "merge")["key"]
+    finish(out, opened)
     assert is_finished(out)
     record = json.loads((out / "merge" / "step.json").read_bytes())
     (out / "merge" / "step.json").write_text(json.dumps(record | {"key": "other clusters"}))
     assert not is_finished(out)
+    with pytest.raises(UserError, match="made anew since this review was opened"):
+        finish(out, opened)
+    assert not is_finished(out)
+
+
+def start_review(words: list[str]) -> tuple[subprocess.Popen[str], str]:
+    """A process that serves the page, and the page's address."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "labels", *words], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("review: "):
+            return process, line.split()[1]
+    raise AssertionError(f"ended with {process.wait()}")
+
+
+@pytest.mark.slow
+def test_finishing_elsewhere_lets_a_waiting_run_go_on(source, made, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    shutil.rmtree(out / "decide")
+    (out / "labelled.parquet").unlink()
+    words = ["run", str(source), "--out", str(out), *QUICK]
+    waiting, _ = start_review(words)
+    reviewing, address = start_review(["review", str(out)])
+    page = Page(int(re.findall(r":(\d+)/", address)[0])).enter(address)
+    largest = max(page.post("/api/state")[1]["groups"], key=lambda group: group["size"])
+    assert page.decide("rename", (largest["id"], 0), label="looked at")[0] == 200
+    assert page.post("/api/finish") == (200, {})
+    for process in (reviewing, waiting):
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+    assert "looked at" in pq.read_table(out / "labelled.parquet")["label"].to_pylist()
 
 
 def test_a_step_is_made_whole_or_not_at_all(tmp_path):

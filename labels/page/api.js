@@ -65,12 +65,14 @@ export async function decide(action, groups, more = {}) {
   return isFine(answer) ? answer : null;
 }
 
-/** Hears of other pages' decisions, until `isOver()`. */
+/** Hears of other pages' decisions, until `isOver()` or one of them has finished the review. */
 export async function follow(isOver) {
   while (!isOver()) {
     const answer = await ask("changes", { since: store.last });
     if (isOver()) return;
-    if (isFine(answer)) take(answer);
-    else await new Promise((resolve) => setTimeout(resolve, 2000));
+    if (isFine(answer)) {
+      take(answer);
+      if (answer.finished) return;
+    } else await new Promise((resolve) => setTimeout(resolve, 2000));
   }
 }

@@ -180,11 +180,16 @@ function confirmFinish() {
     make("footer", {}, button("Finish", "", async () => {
       const answer = await ask("finish");
       close();
-      if (isFine(answer)) { isFinished = true; showBanner("The review is finished. This page can be closed."); }
+      if (isFine(answer)) endReview();
     }, { className: "main", autofocus: true })),
   ]);
 }
+
 let isFinished = false;
+function endReview() {
+  isFinished = true;
+  showBanner("The review is finished. This page can be closed.");
+}
 
 const KEYS = {
   j: () => list.move(1), ArrowDown: () => list.move(1), k: () => list.move(-1), ArrowUp: () => list.move(-1),
@@ -288,6 +293,7 @@ async function start() {
   performance.mark("ready");
   if (answer.skipped.length) toast(`${count(answer.skipped.length)} earlier decisions do not fit these clusters; the terminal lists them.`, { kind: "warn" });
   await follow(() => isFinished);
+  endReview();
 }
 
 start();
