@@ -1,6 +1,6 @@
 """Step 3: codes to clusters. Every point ends in a cluster or is noise.
 
-DBSCAN as scikit-learn has it (Ester et al. 1996), but grown group by group: its own keeps the
+DBSCAN as scikit-learn has it (Ester et al. 1996), but joined cell by cell: its own keeps the
 neighbours of all points, which for 50,000 near-identical texts are 2.5 billion.
 Legend: P points, C numbers of a code.
 """
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from labels.config import ClusterConfig
 from labels.folder import ASSIGNED
-from labels.neighbours import connect, nearest, normalize, reach_distances
+from labels.neighbours import connect, find_nearest, nearest, normalize, reach_distances
 from shortline import UserError
 
 NOISE = -1
@@ -56,7 +56,8 @@ def dbscan(codes: np.ndarray, weights: np.ndarray, eps: float, min_weight: int) 
     Args:
       codes: float32[P, C] of length 1.
     """
-    reached = reach_distances(codes, weights, min_weight, with_self=True)
+    found = find_nearest(codes, min_weight)
+    reached = reach_distances(codes, weights, found, min_weight, with_self=True)
     return dbscan_of_reach(codes, weights, eps, reached)
 
 
@@ -126,9 +127,14 @@ def cluster(
     if config.algorithm == "hdbscan":
         clusters = hdbscan(codes, weights, config.min_docs)
     else:
-        curve = np.sort(reach_distances(codes, weights, config.min_docs, with_self=False))
+        found = find_nearest(codes, config.min_docs)
+        apart, reached = (
+            reach_distances(codes, weights, found, config.min_docs, with_self)
+            for with_self in (False, True)
+        )
+        curve = np.sort(apart)
         eps, why = (config.eps, "given") if config.eps else choose_eps(curve)
-        clusters = dbscan(codes, weights, eps, config.min_docs)
+        clusters = dbscan_of_reach(codes, weights, eps, reached)
         shown = curve[np.linspace(0, len(curve) - 1, min(_SHOWN, len(curve))).astype(int)]
         told |= {"eps": eps, "eps_is": why, "curve": [round(float(d), 5) for d in shown]}
     pq.write_table(as_table(clusters), out / "points.parquet", compression="zstd")

@@ -1,22 +1,32 @@
 """Neighbours among codes, exactly, in memory that does not grow with the density of the data.
 
-Codes have length 1, so a distance is a product: squared, 2 - 2 cos. Products of a block of points
-with all others are one matrix multiplication, the fastest index there is at 64 dimensions.
+Codes have length 1, so a distance is a product: squared, 2 - 2 cos. Products of two blocks of
+points are one matrix multiplication; labels.cells finds the blocks that are worth it.
 Legend: P points, C numbers of a code, B points of a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+
+from labels.cells import Cells, least_product, to_distances
 
 _BLOCK_PRODUCTS = 2**25
 """Products in memory at a time: 128 MB."""
 _FARTHEST = 2.0
 """Of two codes of length 1."""
-_ROUNDING = 2.0**-21
-"""By how much the product of a code of length 1 with itself may be below 1 in float32."""
+
+
+class Nearest(NamedTuple):
+    """The nearest others of each point, nearest first."""
+
+    rows: np.ndarray
+    """int64[P, n]"""
+    distances: np.ndarray
+    """float32[P, n]"""
 
 
 def normalize(codes: np.ndarray) -> np.ndarray:
@@ -25,72 +35,86 @@ def normalize(codes: np.ndarray) -> np.ndarray:
     return np.divide(codes, lengths, out=np.zeros_like(codes), where=lengths > 0)
 
 
+def find_nearest(codes: np.ndarray, min_weight: int) -> Nearest:
+    """As many neighbours as it may take to have `min_weight` documents, of codes float32[P, C]."""
+    return Nearest(*Cells(codes).nearest(min(min_weight, len(codes) - 1)))
+
+
 def reach_distances(
-    codes: np.ndarray, weights: np.ndarray, min_weight: int, with_self: bool
+    codes: np.ndarray, weights: np.ndarray, found: Nearest, min_weight: int, with_self: bool
 ) -> np.ndarray:
     """float32[P]: the distance within which each point has `min_weight` documents.
 
     Args:
       codes: float32[P, C] of length 1.
       weights: int[P], documents of each point.
+      found: by `find_nearest`, for the same codes and `min_weight`.
       with_self: all of its own documents count, at distance 0; else it counts as one.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     reached = np.full(len(codes), _FARTHEST, np.float32)
-    num_neighbours = min(min_weight, len(codes) - 1)
-    if num_neighbours:
-        index = NearestNeighbors(n_neighbors=num_neighbours + 1, algorithm="brute").fit(codes)
-        distances, near = index.kneighbors(codes)
-        is_other = near != np.arange(len(codes))[:, np.newaxis]
-        is_other[is_other.all(axis=1), -1] = False  # among more copies it may not find itself
-        near = near[is_other].reshape(len(codes), num_neighbours)
-        distances = distances[is_other].reshape(len(codes), num_neighbours)
-        have = np.cumsum(weights[near], axis=1) + (weights[:, np.newaxis] if with_self else 1)
+    if found.rows.size:
+        have = np.cumsum(weights[found.rows], axis=1)
+        have += weights[:, np.newaxis] if with_self else 1
         is_enough = have >= min_weight
-        found = distances[np.arange(len(codes)), is_enough.argmax(axis=1)]
-        reached = np.where(is_enough.any(axis=1), found, _FARTHEST).astype(np.float32)
+        at = found.distances[np.arange(len(codes)), is_enough.argmax(axis=1)]
+        reached = np.where(is_enough.any(axis=1), at, _FARTHEST).astype(np.float32)
     reached[~codes.any(axis=1)] = _FARTHEST  # a code of zeros says nothing
     if with_self:
         reached[weights >= min_weight] = 0
     return reached
 
 
-def to_distances(products: np.ndarray) -> np.ndarray:
-    """Euclidean distances float32 of products of codes of length 1; of the same code, 0."""
-    return np.sqrt(np.maximum(2 - 2 * (products + _ROUNDING), 0))
-
-
 def connect(codes: np.ndarray, eps: float) -> np.ndarray:
-    """int32[P]: a number for each connected group of points at most `eps` apart.
+    """int32[P]: a number for each connected group of points at most `eps` apart, by its first.
 
-    A group is grown from its frontier; each point is compared once with those that no group has
-    yet, so a dense group is found in a few multiplications, and no list of neighbours is kept.
+    Groups are found inside each cell, then joined over cells; no list of neighbours is kept, and
+    cells that are in one group already are not compared.
     """
-    least = 1 - eps**2 / 2 - _ROUNDING
-    group_of = np.full(len(codes), -1, np.int32)
-    free = np.arange(len(codes))
-    free_codes = codes
-    number = 0
-    while len(free):
-        frontier, is_taken = free[:1], np.zeros(len(free), bool)
-        is_taken[0] = True
-        group_of[free[0]] = number
-        while len(frontier):
-            found = np.zeros(len(free), bool)
-            for rows in _cut(frontier, len(free)):
-                found |= (codes[rows] @ free_codes.T >= least).any(axis=0)
-            found &= ~is_taken
-            is_taken |= found
-            frontier = free[found]
-            group_of[frontier] = number
-            if is_taken.sum() > len(free) // 8:  # what is taken need not be compared again
-                free, free_codes = free[~is_taken], free_codes[~is_taken]
-                is_taken = np.zeros(len(free), bool)
-        if is_taken.any():
-            free, free_codes = free[~is_taken], free_codes[~is_taken]
-        number += 1
-    return group_of
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(codes):
+        return np.empty(0, np.int32)
+    cells, least = Cells(codes), least_product(eps)
+    group = np.empty(len(codes), np.int64)  # of the points in the order of the cells
+    for cell in range(len(cells)):
+        part = cells.part(cell)
+        is_near = cells.codes[part] @ cells.codes[part].T >= least
+        group[part] = part.start + connected_components(csr_matrix(is_near), directed=False)[1]
+    roots = _Roots(len(codes))
+    for first, second in cells.pairs_within(eps):
+        one, other = cells.part(first), cells.part(second)
+        ours, theirs = roots.of(group[one]), roots.of(group[other])
+        if first == second or ((ours == theirs[0]).all() and (theirs == theirs[0]).all()):
+            continue
+        is_near = cells.codes[one] @ cells.codes[other].T >= least
+        rows, columns = np.nonzero(is_near & (ours[:, np.newaxis] != theirs))
+        pairs = np.unique(ours[rows] * len(codes) + theirs[columns])
+        for pair in pairs.tolist():
+            roots.join(*divmod(pair, len(codes)))
+    root = np.empty(len(codes), np.int64)
+    root[cells.rows] = roots.of(group)
+    _, firsts, number = np.unique(root, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(firsts)).astype(np.int32)[number]
+
+
+class _Roots:
+    """Groups that are joined: each has the least of its numbers for its root."""
+
+    def __init__(self, num: int):
+        self._parents = np.arange(num)
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        """int64[n]: their roots."""
+        while True:
+            above = self._parents[numbers]
+            if np.array_equal(above, numbers):
+                return numbers
+            numbers = above
+
+    def join(self, first: int, second: int) -> None:
+        low, high = sorted(self.of(np.array([first, second])).tolist())
+        self._parents[high] = low
 
 
 def nearest(codes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import DBSCAN
 
+from labels.cells import least_product
 from labels.cluster import NOISE, by_size, choose_eps, cluster, dbscan, hdbscan, read_assigned
 from labels.config import ClusterConfig
-from labels.neighbours import connect, nearest, normalize, reach_distances
+from labels.neighbours import connect, find_nearest, nearest, normalize, reach_distances
 
 
 def _codes(seed, num=400, groups=9, spread=0.15):
@@ -59,7 +62,8 @@ def test_reach_is_the_distance_at_which_there_are_documents_enough():
     full = np.linalg.norm(codes[:, None] - codes[None], axis=2)
     np.fill_diagonal(full, 9)
     for with_self in (True, False):
-        reached = reach_distances(codes, weights, 4, with_self)
+        found = find_nearest(codes, 4)
+        reached = reach_distances(codes, weights, found, 4, with_self)
         for point in range(80):
             order = np.argsort(full[point])
             have = np.cumsum(weights[order]) + (weights[point] if with_self else 1)
@@ -128,3 +132,23 @@ def test_hdbscan_counts_documents_not_points():
 def test_hdbscan_of_too_few_is_noise():
     codes = normalize(np.eye(2, dtype=np.float32))
     assert hdbscan(codes, np.ones(2, np.int32), 3).tolist() == [NOISE, NOISE]
+
+
+@pytest.mark.parametrize("most", [16, 1_024])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_cells_leave_out_changes_nothing(seed, most, monkeypatch):
+    monkeypatch.setattr("labels.cells._MOST_POINTS", most)
+    codes, _ = _codes(seed, num=1_500, groups=40, spread=0.03)
+    codes[100:160] = codes[99]  # more copies than are sought
+    codes[200] = 0
+    full = np.linalg.norm(codes[:, None].astype(float) - codes, axis=2)
+    np.fill_diagonal(full, np.inf)
+    full[200] = full[:, 200] = np.sqrt(2)
+    found = find_nearest(codes, 4)
+    truth = np.sort(full, axis=1)[:, :4]
+    others = np.arange(len(codes)) != 200
+    assert np.abs(found.distances - truth)[others].max() < 1e-5
+    products = codes.astype(float) @ codes.T
+    for eps in (0.02, 0.08, 0.5):
+        _, groups = connected_components(csr_matrix(products >= least_product(eps)))
+        assert np.array_equal(connect(codes, eps), groups)  # numbered by their first
