@@ -425,6 +425,50 @@ def test_a_cluster_that_is_gone_while_its_name_is_typed(review):
     assert wait_for(lambda: review.current and review.current == review.text("#detail h1"))
 
 
+def test_a_button_that_was_clicked_does_not_take_enter(review):
+    """Enter keeps, whatever was pressed by mouse before."""
+    review.one("#statuses [data-status=all]").click()
+    review.type("j")
+    name = review.current
+    review.type(ENTER)
+    assert review.decided(1)
+    assert review.names()[name] == "kept"
+
+
+def test_escape_empties_the_search(review):
+    name = review.all(".row .name")[2].text
+    review.type("/", name)
+    assert wait_for(lambda: len(review.all(".row")) == 1)
+    review.type(ENTER, ESCAPE)
+    assert wait_for(lambda: len(review.all(".row")) == 12)
+    assert review.current == name
+
+
+def test_typing_where_the_list_alone_is_shown(review):
+    """On a narrow page the cluster comes in sight first."""
+    before = review.current
+    narrow = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    review.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    try:
+        assert wait_for(lambda: not review.one("#detail").is_displayed())
+        review.type("r")
+        assert wait_for(lambda: review.all("#new-name"))
+        review.type("mine", ENTER)
+        assert review.decided(1)
+        assert "mine" in review.names()
+        assert before not in review.names()
+    finally:
+        review.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_finishing_by_keys(review):
+    review.type("F")
+    assert review.shows("dialog", "12 clusters not looked at yet")
+    review.type(ENTER)
+    assert review.shows("#banner", "The review is finished")
+    assert review.server.is_finished
+
+
 def test_keys_go_to_the_cluster_that_is_seen(review):
     """What is opened right after a decision is of the cluster that stands in its place."""
     _, second = (element.text for element in review.all(".row .name")[:2])

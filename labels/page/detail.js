@@ -195,8 +195,8 @@ function drawCompared(one) {
   view.texts = commonWords((view.detail?.examples ?? []).map((document) => document.text));
   return make("section", { className: "compared" },
     make("div", { className: "actions" },
-      button("Merge into the left one", "m", act.mergePeeked, { className: "main" }),
-      button("Merge into the right one", "M", act.mergeIntoPeeked),
-      button("Look at the right one", "g", act.goPeeked), button("Back", "Esc", closePeek, { className: "quiet" })),
+      button("Merge the other in", "m", act.mergePeeked, { className: "main" }),
+      button("Merge into the other", "M", act.mergeIntoPeeked),
+      button("Look at the other", "g", act.goPeeked), button("Back", "Esc", closePeek, { className: "quiet" })),
     make("div", { className: "pair" }, side(one, view.detail, its), side(other, view.peeked.detail, own)));
 }

@@ -1,7 +1,8 @@
 // Dialogs that prepare a decision: merging, and what is only read: history, keys.
 
 import { ask, decide, isFine } from "./api.js";
-import { bdi, button, count, make, openDialog, retitle, share, toast } from "./dom.js";
+import { bdi, button, count, counted, make, openDialog, retitle, share, toast } from "./dom.js";
+import { progress } from "./progress.js";
 import { NOISE, group, store } from "./store.js";
 
 const MOST = 30; // of the clusters offered
@@ -125,10 +126,35 @@ function drawDecision(one, go, close, again) {
     one.can_undo ? button(one.action === "undo" ? "Redo" : "Undo", "", undo, { className: "quiet" }) : null);
 }
 
+/** Offers an address for another page. */
+export async function openAnother() {
+  const answer = await ask("address");
+  if (!isFine(answer)) return;
+  openDialog("Another page", () => [
+    make("p", {}, "This address opens one page, once, on this machine; both pages see each other's decisions."),
+    make("input", { readOnly: true, value: answer.address, autofocus: true, "aria-label": "Address", on: { focus: (event) => event.target.select() } }),
+    make("footer", {}, make("a", { href: answer.address, target: "_blank", rel: "noopener noreferrer" }, "Open it")),
+  ]);
+}
+
+/** Says that the review is finished, if that is meant; `onFinish()` when it has been noted. */
+export function confirmFinish(onFinish) {
+  const { number } = progress();
+  openDialog("Finish the review", (close) => [
+    make("p", {}, number.open ? `${counted(number.open, "cluster")} not looked at yet; what is open keeps its name.` : "Every cluster has been looked at."),
+    make("p", {}, "The server stops, for all pages, and ", make("code", {}, "labels run"), " goes on with what was decided. You can review again at any time."),
+    make("footer", {}, button("Finish", "⏎", async () => {
+      const answer = await ask("finish");
+      close();
+      if (isFine(answer)) onFinish();
+    }, { className: "main", autofocus: true }), button("Not yet", "Esc", close)),
+  ]);
+}
+
 const KEYS = [
   ["Moving", ["j ↓", "next cluster"], ["k ↑", "previous cluster"], ["PgDn PgUp", "ten further"], ["/", "search the clusters"], ["Esc", "back: out of a search, a comparison, a choice"]],
-  ["Deciding", ["⏎", "keep, and go on to the next"], ["r", "rename; then ⏎ saves, ⇧⏎ saves and keeps"], ["m", "merge with another, or those chosen"], ["s", "split"], ["d", "drop: its documents are left out"], ["n", "noise"], ["o", "open again"], ["u", "undo"], ["U", "redo"]],
-  ["Looking", ["1 … 6", "compare with a neighbour"], ["m M", "in a comparison: merge into the left, the right one"], ["g", "in a comparison: look at the right one"], ["f", "find in the cluster"], ["e", "all its texts"], ["h", "history"]],
+  ["Deciding", ["⏎", "keep, and go on to the next"], ["r", "rename; then ⏎ saves, ⇧⏎ saves and keeps"], ["m", "merge with another, or those chosen"], ["s", "split"], ["d", "drop: its documents are left out"], ["n", "noise"], ["o", "open again"], ["u U", "undo, redo"], ["h", "history: undo anything that still stands"], ["F", "finish"]],
+  ["Looking", ["1 … 6", "compare with a neighbour"], ["m M", "in a comparison: merge the other in, merge into the other"], ["g", "in a comparison: look at the other"], ["f", "find in the cluster"], ["e", "all its texts"]],
   ["Several at once", ["x", "choose or unchoose, and go on"], ["⏎ m d n o", "then act on all that are chosen"]],
 ];
 

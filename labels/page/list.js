@@ -1,7 +1,8 @@
 // The list of clusters: filtered, sorted, and only as many rows in the page as can be seen.
 
 import { bdi, count, counted, find, make, share, visible } from "./dom.js";
-import { NOISE, group, progress, store } from "./store.js";
+import { progress } from "./progress.js";
+import { NOISE, group, store } from "./store.js";
 
 const ROW = 62; // pixels, as in review.css
 const MORE = 6; // rows beyond the edges
@@ -50,6 +51,16 @@ export function show(value) {
   fill();
   find("list").scrollTop = 0;
   keepCurrent(0);
+}
+
+/** Empties the search; false where nothing was sought. */
+export function clearFilter() {
+  if (!find("filter").value) return false;
+  find("filter").value = "";
+  fill();
+  keepCurrent(0);
+  reveal();
+  return true;
 }
 
 /** Which clusters there are now; called whenever any has changed. */

@@ -2,11 +2,12 @@
 
 import { ask, decide, enter, follow, isFine, showBanner } from "./api.js";
 import * as detail from "./detail.js";
-import { chooseMerge, mergeChosen, showHistory, showKeys } from "./dialogs.js";
-import { bdi, button, count, counted, find, isDialogOpen, make, openDialog, toast } from "./dom.js";
+import { chooseMerge, confirmFinish, mergeChosen, openAnother, showHistory, showKeys } from "./dialogs.js";
+import { bdi, button, count, counted, find, isDialogOpen, make, toast } from "./dom.js";
 import * as list from "./list.js";
+import { drawProgress } from "./progress.js";
 import { openSplit } from "./split.js";
-import { NOISE, group, onChange, progress, store, take } from "./store.js";
+import { NOISE, group, onChange, store, take } from "./store.js";
 
 const { view } = detail;
 let queue = Promise.resolve();
@@ -24,6 +25,9 @@ function select(id, isByHand = false) {
   document.body.classList.toggle("looking", isByHand);
   detail.look(id);
 }
+
+/** Where there is room for the list or the cluster alone: the cluster. */
+const enterDetail = () => document.body.classList.add("looking");
 
 const undoing = { label: "Undo", key: "u", run: () => act.undo() };
 
@@ -90,15 +94,21 @@ const act = {
     else if (targets().length) chooseMerge(view.detail?.neighbours ?? [], merge);
   }),
   split: (way) => openInTurn(() => group(store.current) && openSplit(view, typeof way === "string" ? way : null, () => detail.clearSearch())),
-  peek: (place) => { const id = detail.neighbour(place); if (id !== null) detail.peek(id); },
+  peek: (place) => {
+    const id = detail.neighbour(place);
+    if (id === null) return;
+    enterDetail();
+    detail.peek(id);
+  },
   mergePeeked: () => inTurn(() => mergePeeked(false)),
   mergeIntoPeeked: () => inTurn(() => mergePeeked(true)),
   goPeeked: () => go(view.peeked.id),
-  all: () => detail.search(""),
+  find: () => { enterDetail(); find("within")?.focus(); },
+  all: () => { enterDetail(); detail.search(""); },
   history: () => showHistory(go),
   help: showKeys,
   another: openAnother,
-  finish: confirmFinish,
+  finish: () => confirmFinish(endReview),
 };
 
 /** Looks at a cluster, in the list of all where the present one lacks it. */
@@ -145,7 +155,9 @@ function startRename(typed = null) {
   input.addEventListener("blur", () => {
     if (document.activeElement !== input) end(input.value.trim() !== "", false); // else the window has lost the focus
   });
+  enterDetail();
   title.replaceWith(input);
+  document.querySelector("#detail .facts").textContent = "⏎ saves · ⇧⏎ saves and keeps · Esc leaves it as it is";
   if (typed === null) input.select();
   else input.focus();
 }
@@ -162,29 +174,6 @@ async function save(one, name, isKept) {
   return isKept && settle("keep", [{ ...one, version }], `Kept “${name}”`);
 }
 
-async function openAnother() {
-  const answer = await ask("address");
-  if (!isFine(answer)) return;
-  openDialog("Another page", () => [
-    make("p", {}, "This address opens one page, once, on this machine; both pages see each other's decisions."),
-    make("input", { readOnly: true, value: answer.address, autofocus: true, "aria-label": "Address", on: { focus: (event) => event.target.select() } }),
-    make("footer", {}, make("a", { href: answer.address, target: "_blank", rel: "noopener noreferrer" }, "Open it")),
-  ]);
-}
-
-function confirmFinish() {
-  const { number } = progress();
-  openDialog("Finish the review", (close) => [
-    make("p", {}, number.open ? `${counted(number.open, "cluster")} not looked at yet; what is open keeps its name.` : "Every cluster has been looked at."),
-    make("p", {}, "The server stops, and ", make("code", {}, "labels run"), " goes on with what was decided. You can review again at any time."),
-    make("footer", {}, button("Finish", "", async () => {
-      const answer = await ask("finish");
-      close();
-      if (isFine(answer)) endReview();
-    }, { className: "main", autofocus: true })),
-  ]);
-}
-
 let isFinished = false;
 function endReview() {
   isFinished = true;
@@ -195,11 +184,11 @@ const KEYS = {
   j: () => list.move(1), ArrowDown: () => list.move(1), k: () => list.move(-1), ArrowUp: () => list.move(-1),
   PageDown: () => list.move(10), PageUp: () => list.move(-10), Home: () => list.move(-1e9), End: () => list.move(1e9),
   Enter: act.keep, r: act.rename, m: act.merge, s: () => act.split(), d: act.drop, n: act.noise, o: act.open,
-  u: act.undo, U: act.redo, h: act.history, "?": act.help, e: act.all,
+  u: act.undo, U: act.redo, h: act.history, F: act.finish, "?": act.help, e: act.all,
   x: () => { list.toggle(store.current); list.move(1); },
-  f: () => find("within")?.focus(),
+  f: act.find,
   "/": () => { find("filter").focus(); find("filter").select(); },
-  Escape: () => detail.closePeek() || detail.clearSearch() || clearChosen() || document.body.classList.remove("looking"),
+  Escape: () => detail.closePeek() || detail.clearSearch() || clearChosen() || list.clearFilter() || document.body.classList.remove("looking"),
 };
 const MOVING = new Set(["j", "k", "ArrowDown", "ArrowUp", "PageDown", "PageUp"]); // while held down
 const PEEK_KEYS = { m: act.mergePeeked, M: act.mergeIntoPeeked, g: act.goPeeked, Enter: null, d: null, n: null, o: null, s: null, r: null, x: null };
@@ -219,6 +208,7 @@ function onKey(event) {
     if (event.key === "Escape" || (event.key === "Enter" && target.id === "filter")) {
       target.blur();
       if (target.id === "within") detail.clearSearch();
+      else if (event.key === "Escape") list.clearFilter();
     }
     return;
   }
@@ -228,21 +218,6 @@ function onKey(event) {
   if (!run) return;
   event.preventDefault();
   if (!event.repeat || MOVING.has(event.key)) run();
-}
-
-function drawProgress() {
-  const { sum, number } = progress();
-  const documents = Math.max(1, sum.open + sum.kept + sum.dropped + sum.noise);
-  const clusters = number.open + number.kept + number.dropped + number.noise;
-  const part = (100 * (documents - sum.open)) / documents;
-  find("bar").replaceChildren(...["kept", "dropped", "noise"].map((status) => {
-    const piece = make("span", { className: status, title: `${status}: ${counted(number[status], "cluster")}, ${counted(sum[status], "document")}` });
-    piece.style.width = `${(100 * sum[status]) / documents}%`;
-    return piece;
-  }));
-  const text = `${count(clusters - number.open)} of ${count(clusters)} clusters · ${part >= 99.95 || part === 0 ? part.toFixed(0) : part.toFixed(1)} % of documents`;
-  find("bar").setAttribute("aria-label", text);
-  find("progress-text").textContent = text;
 }
 
 function drawChosen() {
@@ -272,7 +247,10 @@ onChange((changed) => {
 });
 
 async function start() {
-  for (const name of ["undo", "redo", "history", "help", "another", "finish"]) find(name).addEventListener("click", () => { act[name](); find(name).blur(); });
+  for (const name of ["undo", "redo", "history", "help", "another", "finish"]) find(name).addEventListener("click", () => act[name]());
+  document.addEventListener("click", (event) => { // else Enter would press the button again
+    if (event.detail && !isDialogOpen()) event.target.closest("button")?.blur();
+  });
   find("back").addEventListener("click", () => document.body.classList.remove("looking"));
   document.addEventListener("keydown", onKey);
   detail.setUp(act);

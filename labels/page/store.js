@@ -35,14 +35,3 @@ export function tell(changed = new Set()) {
 }
 
 export const group = (id) => store.groups.get(id);
-
-export function progress() {
-  const sum = { open: 0, kept: 0, dropped: 0, noise: 0 };
-  const number = { open: 0, kept: 0, dropped: 0, noise: 0 };
-  for (const one of store.groups.values()) {
-    if (one.id === NOISE) continue;
-    sum[one.status] += one.size;
-    number[one.status] += 1;
-  }
-  return { sum, number };
-}
