@@ -105,10 +105,10 @@ const act = {
   goPeeked: () => go(view.peeked.id),
   find: () => { enterDetail(); find("within")?.focus(); },
   all: () => { enterDetail(); detail.search(""); },
-  history: () => showHistory(go),
+  history: () => openInTurn(() => showHistory(go)),
   help: showKeys,
   another: openAnother,
-  finish: () => confirmFinish(endReview),
+  finish: () => openInTurn(() => confirmFinish(endReview)),
 };
 
 /** Looks at a cluster, in the list of all where the present one lacks it. */
@@ -157,7 +157,7 @@ function startRename(typed = null) {
   });
   enterDetail();
   title.replaceWith(input);
-  document.querySelector("#detail .facts").textContent = "⏎ saves · ⇧⏎ saves and keeps · Esc leaves it as it is";
+  document.querySelector("#detail .facts").textContent = "⏎ saves · ⇧⏎ saves and keeps · Esc leaves it";
   if (typed === null) input.select();
   else input.focus();
 }
