@@ -27,6 +27,10 @@ from labels.profile import find_means, find_typical
 
 _BLOCK_PAIRS = 2**23
 _THREADS = 2
+_MOST_HELD = 2**22
+"""Pairs: 100 MB."""
+_LOOKED_AT = 2**16
+"""Pairs at once, of which those that are joined by then are left out together."""
 
 
 class Merge(NamedTuple):
@@ -35,10 +39,29 @@ class Merge(NamedTuple):
     first: int
     second: int
     ratio: float
+    """difflib's."""
+    similarity: float
+    """By longest common subsequence: never below the ratio."""
 
 
 def find_merges(texts: Sequence[str], least: float) -> list[Merge]:
     """Merges of texts, the most alike first, each of two groups that no merge before had joined."""
+    held: list[np.ndarray] = []
+    merges: list[Merge] = []
+    for pairs in find_candidates(texts, least):
+        held.append(pairs)
+        if sum(map(len, held)) > _MOST_HELD:
+            held, merges = [], choose_merges(texts, least, held, merges)
+    return choose_merges(texts, least, held, merges)
+
+
+def choose_merges(
+    texts: Sequence[str], least: float, candidates: Sequence[np.ndarray], earlier: Sequence[Merge]
+) -> list[Merge]:
+    """Those of the candidates and of earlier merges that join groups, the most alike first.
+
+    It is a spanning forest (Kruskal 1956): a pair that a part of all pairs leaves out, all would.
+    """
     parents = np.arange(len(texts))
 
     def root(entity: int) -> int:
@@ -47,17 +70,28 @@ def find_merges(texts: Sequence[str], least: float) -> list[Merge]:
             entity = parents[entity]
         return entity
 
+    ratios = {(merge.first, merge.second): merge.ratio for merge in earlier}
+    known = [[merge.first, merge.second, merge.similarity] for merge in earlier]
+    pairs = np.concatenate([np.array(known).reshape(-1, 3), *candidates])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -pairs[:, 2]))
     merges = []
-    pairs = [np.empty((0, 3)), *find_candidates(texts, least)]
-    ordered = np.concatenate(pairs)
-    for first, second, _ in ordered[np.argsort(-ordered[:, 2], kind="stable")]:
-        a, b = root(int(first)), root(int(second))
-        if a == b:
-            continue
-        ratio = difflib.SequenceMatcher(None, texts[int(first)], texts[int(second)]).ratio()
-        if ratio >= least:
-            parents[max(a, b)] = min(a, b)
-            merges.append(Merge(int(first), int(second), ratio))
+    for start in range(0, len(order), _LOOKED_AT):
+        some = pairs[order[start : start + _LOOKED_AT]]
+        roots = np.array([root(entity) for entity in range(len(texts))])
+        ends = some[:, :2].astype(np.int64)
+        apart = np.flatnonzero(roots[ends[:, 0]] != roots[ends[:, 1]])
+        for (first, second), similarity in zip(
+            ends[apart].tolist(), some[apart, 2].tolist(), strict=True
+        ):
+            a, b = root(first), root(second)
+            if a == b:
+                continue
+            ratio = ratios.get((first, second))
+            if ratio is None:
+                ratio = difflib.SequenceMatcher(None, texts[first], texts[second]).ratio()
+            if ratio >= least:
+                parents[max(a, b)] = min(a, b)
+                merges.append(Merge(first, second, ratio, similarity))
     return merges
 
 

@@ -52,6 +52,17 @@ def test_merged_are_those_that_difflib_connects(texts, least):
     assert len(set(zip(found, groups, strict=True))) == len(set(groups))
 
 
+@given(st.lists(st.text("ab ", max_size=8), min_size=2, max_size=30), st.integers(1, 9))
+@settings(max_examples=100)
+def test_a_part_of_the_pairs_at_a_time_merges_the_same(texts, held):
+    whole = find_merges(texts, 0.7)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("labels.merge._MOST_HELD", held)
+        patched.setattr("labels.merge._LOOKED_AT", 2)
+        patched.setattr("labels.merge._BLOCK_PAIRS", 2 * len(texts))  # two rows at a time
+        assert find_merges(texts, 0.7) == whole
+
+
 def _points(masked, weights):
     keys = np.arange(len(masked)) + 7
     return pa.table([masked, keys, weights, np.arange(len(masked))], schema=POINTS)
