@@ -15,9 +15,10 @@ that take less go before it; each is lossless. With d the distance, of texts of 
 Of OSA: a swap with u characters deleted or inserted between costs u + 1 >= 2, and without it the
 same takes u + 2, so OSA pays at most half as much again. Of the longest common subsequence: what
 is kept and one character of each swap is one, and m - kept - 2 swaps characters are deleted or
-substituted, at one each; with the swaps themselves that makes d >= m - kept - swaps >= m - LCS. And
-more by the characters inserted: with those deleted there is one at least for each swap that OSA
-does not know, so Indel = m + n - 2 LCS <= 2 d - such swaps, and OSA <= d + such swaps.
+substituted, at one each; with the swaps themselves that makes d >= m - kept - swaps >= m - LCS, and
+more by the characters inserted; likewise d >= n - LCS and those deleted. Each swap that OSA does
+not know has one of these at least: Indel = m + n - 2 LCS <= 2 d - such swaps, and OSA <= d + such
+swaps. With few inserted or deleted, labels.swaps measures the distance itself.
 Legend: B texts, K texts kept, n pairs.
 """
 
@@ -29,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labels.overlap import Overlap
+from labels.swaps import are_within
 
 _FEW = 32
 _ROWS, _COLUMNS = 1_024, 8_192
@@ -138,11 +140,28 @@ class _Finder:
         edits = measure("OSA", top + top // 2)
         close = edits <= most[open_]
         near[open_[close]] = True
-        indel = 2 * missing - np.abs(self._lengths[rows[open_]] - self._lengths[others[open_]])
-        limit = np.minimum(most[open_] + most[open_] // 2, 3 * most[open_] - indel)
-        open_ = open_[~close & (edits <= limit)]
-        near[open_[measure("DamerauLevenshtein", top) <= most[open_]]] = True
+        lengths, other_lengths = self._lengths[rows[open_]], self._lengths[others[open_]]
+        common = np.maximum(lengths, other_lengths) - missing
+        deleted, inserted = most[open_] - other_lengths + common, most[open_] - lengths + common
+        # swaps that OSA does not know: one for each edit above, with a character each at least
+        doubtful = ~close & (
+            edits <= most[open_] + np.minimum(most[open_] // 2, deleted + inserted)
+        )
+        open_ = open_[doubtful]
+        near[open_] = self._are_within(
+            rows[open_], others[open_], most[open_], deleted[doubtful], inserted[doubtful]
+        )
         return near
+
+    def _are_within(self, rows, others, most, deleted, inserted) -> np.ndarray:
+        """bool[n]: by the distance itself."""
+        if len(rows) < _FEW_PAIRS:
+            return self._measure("DamerauLevenshtein", rows, others) <= most
+        return are_within(self._pick(rows), self._pick(others), most, deleted, inserted)
+
+    def _pick(self, rows: np.ndarray) -> list[str]:
+        places: list[int] = rows.tolist()
+        return [self._texts[i] for i in places]
 
     def _measure(
         self, scorer: str, rows: np.ndarray, others: np.ndarray, cutoff: int | None = None
@@ -153,7 +172,7 @@ class _Finder:
         if not len(rows):
             return np.empty(0, np.int32)
         return process.cpdist(
-            [self._texts[i] for i in rows.tolist()], [self._texts[i] for i in others.tolist()],
+            self._pick(rows), self._pick(others),
             scorer=getattr(distance, scorer).distance, score_cutoff=cutoff, dtype=np.int32,
             workers=_THREADS if len(rows) > _FEW_PAIRS else 1,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from rapidfuzz.distance import OSA, DamerauLevenshtein, Indel, LCSseq
 from labels.dedupe import find_duplicates
 from labels.near import edits_allowed, find_copies
 from labels.overlap import Overlap
+from labels.swaps import are_within
 
 
 def _brute_force(texts, near):
@@ -64,12 +65,57 @@ def test_kept_are_those_of_brute_force(texts, near):
             assert j == next(n for n, e, m in zip(kept, edits, most, strict=True) if e <= m)
 
 
+_EDITS = st.tuples(st.sampled_from("idsxw"), st.integers(0, 40), st.sampled_from("abé𝄞"))
+
+
+def _edit(text, edits):
+    """Characters inserted, deleted, substituted, swapped, and swapped over one that goes."""
+    text = list(text)
+    for kind, place, char in edits:
+        i = place % (len(text) + 1)
+        if kind == "i":
+            text.insert(i, char)
+        elif kind == "d":
+            del text[i : i + 1]
+        elif kind == "s":
+            text[i : i + 1] = [char] * (i < len(text))
+        elif kind == "x":
+            text[i : i + 2] = text[i : i + 2][::-1]
+        else:
+            text[i : i + 3] = text[i : i + 3][2:] + text[i : i + 3][:1]
+    return "".join(text)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("abcé𝄞", max_size=25), st.lists(_EDITS, max_size=6), st.integers(0, 9)
+        ),
+        min_size=1, max_size=20,
+    ),
+    st.sampled_from([3, 4_096]),
+)  # fmt: skip
+@settings(max_examples=200)
+def test_the_band_has_the_distance(drawn, batch):
+    pairs = [(text, _edit(text, edits), most) for text, edits, most in drawn]
+    pairs = [pair for pair in pairs if LCSseq.distance(*pair[:2]) <= pair[2]]
+    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    most = np.array([pair[2] for pair in pairs], int)
+    common = np.array([LCSseq.similarity(*pair[:2]) for pair in pairs], int)
+    lengths, others = (np.array([len(text) for text in some], int) for some in (first, second))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("labels.swaps._BATCH", batch)
+        found = are_within(first, second, most, most - others + common, most - lengths + common)
+    assert found.tolist() == [DamerauLevenshtein.distance(a, b) <= k for a, b, k in pairs]
+
+
+@pytest.mark.parametrize("few_pairs", [1, 256])
 @pytest.mark.parametrize("near", [0.05, 0.12, 0.25])
-def test_kept_are_those_of_brute_force_over_blocks(near):
+def test_kept_are_those_of_brute_force_over_blocks(near, few_pairs):
     random = np.random.default_rng(5)
     words = ["alpha", "beta", "gamma", "delta", "omega", "lambda", "kappa", "sigma"]
     texts = {}
-    for _ in range(1_400):
+    for _ in range(900):
         line = ["the", "payment", "of", "was", "declined", "at", "terminal", "yesterday"]
         for place in random.choice(8, 2, replace=False):
             line[place] = words[random.integers(8)]
@@ -80,8 +126,12 @@ def test_kept_are_those_of_brute_force_over_blocks(near):
             text[i], text[j] = text[j], text[i]
         texts["".join(text)] = None
     texts = list(texts)
-    assert len(texts) > 1_024  # of several blocks
-    copies = find_copies(texts, near)
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("near._FEW", "near._ROWS", "near._COLUMNS"):
+            patched.setattr(f"labels.{name}", 16)  # many tiles
+        patched.setattr("labels.near._FEW_PAIRS", few_pairs)
+        patched.setattr("labels.overlap._LEVELS", 100)
+        copies = find_copies(texts, near)
     kept = np.flatnonzero(copies.of == np.arange(len(texts)))
     assert kept.tolist() == _brute_force(texts, near)
     assert 1 < len(kept) < len(texts)
