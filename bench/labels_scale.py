@@ -2,8 +2,8 @@
 
 Labels generated corpora of the seed's shape without their labels, each in a process of its own:
 seconds, CPU seconds and peak memory. Of the largest, a classifier is trained on the labels so made
-and scored against the true ones on documents of another draw: each cluster's label stands for the
-class that most of its documents have.
+and scored against the true ones on documents that were not labelled: each cluster's label stands
+for the class that most of its documents have.
 """
 
 from __future__ import annotations

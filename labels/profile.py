@@ -164,14 +164,16 @@ def take_examples(
 
 def near_means(means: np.ndarray) -> tuple[list[list[int]], list[list[float]]]:
     """For each cluster the nearest others, nearest first, and their cosines."""
-    count = min(_NEIGHBOURS, len(means) - 1)
+    count = max(0, min(_NEIGHBOURS, len(means) - 1))
     found: list[list[int]] = []
     cosines: list[list[float]] = []
     for start in range(0, len(means), 1024):
         products = means[start : start + 1024] @ means.T
         rows = np.arange(len(products))
         products[rows, start + rows] = -2
-        order = np.argsort(-products, axis=1)[:, : max(0, count)]
-        found += order.tolist()
-        cosines += np.take_along_axis(products, order, axis=1).tolist()
+        most = np.argpartition(-products, count, axis=1)[:, :count]
+        cosine = np.take_along_axis(products, most, axis=1)
+        order = np.lexsort((most, -cosine), axis=1)
+        found += np.take_along_axis(most, order, axis=1).tolist()
+        cosines += np.take_along_axis(cosine, order, axis=1).tolist()
     return found, cosines

@@ -142,3 +142,12 @@ def test_no_two_labels_are_alike():
 def test_neighbours_of_few():
     assert near_means(np.eye(1, dtype=np.float32)) == ([[]], [[]])
     assert near_means(np.eye(2, dtype=np.float32))[0] == [[1], [0]]
+
+
+def test_neighbours_are_the_nearest_in_their_order():
+    means = normalize(np.random.default_rng(2).normal(size=(1_030, 5)).astype(np.float32))
+    found, cosines = near_means(means)
+    products = means @ means.T
+    np.fill_diagonal(products, -2)
+    assert np.array_equal(found, np.argsort(-products, axis=1)[:, :6])
+    assert np.allclose(cosines, -np.sort(-products, axis=1)[:, :6])
