@@ -18,7 +18,9 @@ distinct masked texts, on which all is done until near-duplicates are looked for
 | shards  | label           | shards/, for train.py --data                                        |
 
 Each folder also holds step.json, written last: settings, counts, seconds, and a key made of the
-settings and of the keys of the steps before. A step whose key has not changed is not made again.
+settings and of the keys of the steps before. A step whose key has not changed is not made again;
+when one is made anew, those after it are deleted. labels.json has the settings of each, which a
+step made by itself takes unless others are given.
 """
 
 import shortline  # noqa: F401  (first of all: Ctrl-C is answered from here on)

@@ -14,10 +14,12 @@ from typing import Any
 import tyro
 
 from labels.run import Settings
-from labels.step import ORDER, describe, read_flags
+from labels.step import ORDER, RESULTS, check_before, hold_folder, read_record, read_settings
 from shortline import (
     EXIT_STOPPED,
     UserError,
+    describe_value,
+    flat_values,
     import_tensorflow,
     parse_flags,
     printable,
@@ -52,8 +54,7 @@ class RunFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class StepFlags:
-    """What can be set; of the flags below, those of the step alone count, and one that is not given
-    is what it was when the step was last made."""
+    """What can be set; of the flags below, those of the step alone count."""
 
     folder: tyro.conf.Positional[Path]
     """Folder of the labelling."""
@@ -63,7 +64,7 @@ class StepFlags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; ends stdout with a line of JSON, or a sentence on a terminal."""
+    """Runs the command; ends stdout with one line of JSON."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] in (["-h"], ["--help"]):
         print(__doc__, _USAGE, sep="\n")
@@ -76,17 +77,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return review(rest)
     prog = f"python -m labels {command}"
-    if command in ("run", "clean"):
-        flags = parse_flags(RunFlags, rest, prog=prog, description=_DESCRIPTION)
-        check_packages()
-        return run(flags, command)
-    step_flags = parse_flags(StepFlags, rest, prog=prog, description=_DESCRIPTION)
-    earlier = {"as it was": read_flags(step_flags.folder).get(command, {})}
-    step_flags = parse_flags(
-        StepFlags, rest, prog=prog, description=_DESCRIPTION, presets=earlier
-    )  # fmt: skip
+    flags_type = RunFlags if command in ("run", "clean") else StepFlags
+    flags = parse_flags(flags_type, rest, prog=prog, description=_DESCRIPTION)
+    if command != "run":
+        folder = flags.out if isinstance(flags, RunFlags) else flags.folder
+        kept = {k: v for k, v in read_settings(folder, command).items() if v is not None}
+        flags = parse_flags(
+            flags_type, rest, prog=prog, description=_DESCRIPTION, presets={"": kept}
+        )
+        tell_kept(command, kept, flags.settings)
     check_packages()
-    return run_one(step_flags, command)
+    return run(flags, command) if isinstance(flags, RunFlags) else run_one(flags, command)
+
+
+def tell_kept(step: str, kept: dict[str, Any], settings: Settings) -> None:
+    """Says which settings of a step are others than the default because they were so before."""
+    values, defaults = flat_values(settings), flat_values(Settings())
+    told = [
+        f"--{name.replace('_', '-')} {describe_value(value)}"
+        for name, value in kept.items()
+        if values[name] == value != defaults[name]
+    ]
+    if told:
+        print(f"{step}: set as it was before: {printable(', '.join(told))}")
 
 
 def check_packages() -> None:
@@ -100,7 +113,6 @@ def run(flags: RunFlags, command: str) -> int:
     """All steps, or clean alone."""
     from labels.review import is_finished
     from labels.run import make
-    from labels.step import hold_folder
 
     import_tensorflow()
     records: dict[str, Any] = {}
@@ -121,11 +133,12 @@ def run(flags: RunFlags, command: str) -> int:
 def run_one(flags: StepFlags, step: str) -> int:
     """One step of a labelling that is there."""
     from labels.clean import CleanConfig
-    from labels.run import make
-    from labels.step import hold_folder, read_record
+    from labels.run import check_review, make
 
     import_tensorflow()
     with hold_folder(flags.folder, is_new=False):
+        check_before(flags.folder, step)
+        check_review(flags.folder, step)
         cleaned = read_record(flags.folder, "clean")
         source = Path(cleaned["counts"]["source"])
         config = CleanConfig(**cleaned["config"])
@@ -136,19 +149,18 @@ def run_one(flags: StepFlags, step: str) -> int:
 
 
 def tell(folder: Path, records: dict[str, Any]) -> None:
-    """Where things are, and the counts: JSON, which scripts read, or a sentence."""
-    if "shards" in records:
-        where = printable(str(folder))
-        print(f"report: {where}/report.html; to train: python train.py --data {where}/shards")
+    """Where things are, in a sentence on a terminal, else with the counts as a line of JSON."""
+    where = printable(str(folder))
+    if sys.stdout.isatty():
+        made = ", ".join(RESULTS.values()) if "shards" in records else ", ".join(records)
+        train = f"; to train: python train.py --data {where}/shards" if "shards" in records else ""
+        print(f"done: {made} in {where}{train}")
+        return
     counts = {
         step: {k: v for k, v in record["counts"].items() if not isinstance(v, (list, dict))}
         | {"seconds": round(record["seconds"], 3)}
         for step, record in records.items()
     }
-    if sys.stdout.isatty():
-        last = next(reversed(records.values()))["counts"]
-        print(f"done: {describe(last)}; all is in {printable(str(folder))}")
-        return
     print(json.dumps({"out": str(folder), **counts}))
 
 

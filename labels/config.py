@@ -103,9 +103,9 @@ class ShardConfig:
 
     valid: str = "0.1"
     """Share of the documents to validate on."""
-    split: Literal["random", "group"] = "random"
-    """random: what validates is drawn by class; group: with near copies on the same side, so that a
-    class of near copies alone trains (needs the extra `doctor`)."""
+    split: Literal["random", "group"] = "group"
+    """What validates is drawn by class; group: with near copies on the same side, so that a class
+    of near copies alone trains; random: text by text."""
     vocab_size: int = 20_000
     """Most token ids of the shard set's vocabulary."""
 

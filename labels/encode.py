@@ -7,6 +7,7 @@ model's. Legend: P points, C numbers of a code.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from tfdata.window import Window, build_window
 _ENCODE_DOCS = 16_384
 _MOST_EPOCHS = 40
 _CHUNK_STEPS = 64
+_WORSE_THAN_GUESSING = 10
+"""Times the loss of an even guess among all words, above which training has failed."""
 _JUDGED = 10_000
 """Points that the reconstruction is judged on: never trained on, where there are ten times more."""
 
@@ -93,7 +96,11 @@ def tokenize(texts: pa.ChunkedArray, config: EncodeConfig) -> Tokens:
 
 
 def train(tokens: Tokens, trained: Window, config: EncodeConfig, route: str) -> Autoencoder:
-    """An auto-encoder trained on a window of the points."""
+    """An auto-encoder trained on a window of the points.
+
+    Raises:
+      UserError: its loss or a gradient was not finite, or it is far from learning anything.
+    """
     network = Autoencoder(
         config, vocab_size=len(tokens.vocabulary), unknown_id=tokens.vocabulary.unknown_id,
         route=route,
@@ -113,6 +120,7 @@ def train(tokens: Tokens, trained: Window, config: EncodeConfig, route: str) -> 
             network, optimizer, feed.iterator, seed=config.seed, forward=network.reconstruct,
             num_blocks=count_blocks(route, config.encode_batch),
         )  # fmt: skip
+        worst = _WORSE_THAN_GUESSING * (1 + math.log(len(tokens.vocabulary)))
         step = shown = 0
         while step < num_steps:
             window = feed.next_window()
@@ -120,6 +128,8 @@ def train(tokens: Tokens, trained: Window, config: EncodeConfig, route: str) -> 
             while left:
                 with feed.tell_end():
                     sums = run(step, min(left, _CHUNK_STEPS))
+                if sums.num_bad_steps or not sums.mean_loss <= worst:
+                    raise _diverged(config)
                 step, left = step + min(left, _CHUNK_STEPS), left - min(left, _CHUNK_STEPS)
                 if step - shown >= num_steps / 5 or step == num_steps:
                     shown = step
@@ -128,6 +138,13 @@ def train(tokens: Tokens, trained: Window, config: EncodeConfig, route: str) -> 
                     )
     optimizer.catch_up(step)
     return network
+
+
+def _diverged(config: EncodeConfig) -> UserError:
+    return UserError(
+        f"--encode-rate {config.encode_rate:g}: the auto-encoder has diverged, and its codes "
+        f"would say nothing; try {config.encode_rate / 10:g}"
+    )
 
 
 def encode_window(network: Autoencoder, window: Window, buckets: Buckets) -> np.ndarray:
@@ -186,7 +203,7 @@ def encode(texts: pa.ChunkedArray, out: Path, config: EncodeConfig) -> dict[str,
     """Writes codes.npy, float32[P, C], for texts string[P]; gives what is to be said of it.
 
     Raises:
-      UserError: the auto-encoder's training diverged.
+      UserError: the auto-encoder diverged.
     """
     if config.encoder == "tfidf":
         from labels.tfidf import encode_tfidf
@@ -204,10 +221,7 @@ def encode(texts: pa.ChunkedArray, out: Path, config: EncodeConfig) -> dict[str,
     network = train(tokens, take_documents(tokens.window, rest), config, route)
     codes = encode_window(network, tokens.window, tokens.buckets)
     if not np.isfinite(codes).all():
-        raise UserError(
-            f"--encode-rate {config.encode_rate:g}: the auto-encoder's training diverged (codes "
-            f"are not finite); try {config.encode_rate / 10:g}"
-        )
+        raise _diverged(config)
     np.save(out / "codes.npy", codes)
     held = take_documents(tokens.window, judged if len(judged) else rest)
     return {

@@ -20,7 +20,6 @@ from model.rows import RowOptions, read_columns
 from shortline import write_whole
 
 TRAINING = pa.schema([("text", pa.string()), ("label", pa.string())])
-RESULT = RESULTS["label"]
 _NONE = -1
 
 
@@ -53,7 +52,7 @@ def read_labelled(folder: Path) -> Labelled:
 
 
 def label(folder: Path, source: Path, out: Path, config: CleanConfig) -> dict[str, Any]:
-    """Writes labelled.parquet beside the steps, and training.parquet.
+    """Writes labelled.parquet and training.parquet.
 
     Raises:
       UserError: the input cannot be read any more.
@@ -71,7 +70,7 @@ def label(folder: Path, source: Path, out: Path, config: CleanConfig) -> dict[st
         ],
         names=list(RESULT_NAMES),
     )
-    _write_result(folder / RESULT, source, config, result)
+    _write_result(out / RESULTS["label"], source, config, result)
     is_kept = (labelled.classes >= 0) & duplicates.is_null().to_numpy()
     kept = pa.array(np.flatnonzero(is_kept))
     texts = pq.read_table(folder / "clean" / "documents.parquet", columns=["text"])["text"]

@@ -19,7 +19,6 @@ from model.page import build_page, bullet_list, section, side_by_side, table
 from model.plots import to_figure
 from shortline import write_whole
 
-REPORT = RESULTS["report"]
 _SHOWN_CLUSTERS, _SHOWN_MERGES, _SHOWN_COPIES = 60, 30, 20
 _PICTURED = 4_000
 """Points of the picture; more would not show."""
@@ -31,7 +30,7 @@ _GREY = "#999999"
 
 
 def write_report(folder: Path, out: Path) -> dict[str, Any]:
-    """Writes report.html beside the steps; gives the funnel."""
+    """Writes report.html; gives the funnel."""
     counts = {
         step: read_record(folder, step)["counts"]
         for step in ("clean", "encode", "cluster", "merge", "decide", "dedupe", "label")
@@ -46,7 +45,7 @@ def write_report(folder: Path, out: Path) -> dict[str, Any]:
         section("Near copies", _show_copies(folder), "Removed, and what was kept instead."),
         section("Cleaning", _show_rules(counts["clean"]["rules"])),
     ]
-    with write_whole(folder / REPORT) as file:
+    with write_whole(out / RESULTS["report"]) as file:
         file.write(build_page("Labelling", sections))
     return {name.replace(" ", "_"): value for name, value in funnel.items()}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from labels.clean import CleanConfig
 from labels.config import ClusterConfig, DedupeConfig, EncodeConfig, MergeConfig, ShardConfig
-from labels.step import ORDER, RECORD, read_record, run_step, write_record
+from labels.step import ORDER, read_record, run_step, write_record
 from shortline import UserError
 
 
@@ -41,9 +41,9 @@ def _make_clean(folder: Path, source: Path, settings: Settings) -> dict[str, Any
         folder, "clean", settings.clean, lambda out: clean(source, out, settings.clean),
         inputs=_fingerprint(source),
     )  # fmt: skip
-    where = str(source.absolute())
-    if record["counts"]["source"] != where:  # it was moved
-        record["counts"]["source"] = where
+    place = str(source.absolute())
+    if record["counts"]["source"] != place:  # the same content, moved
+        record["counts"]["source"] = place
         write_record(folder / "clean", record)
     return record
 
@@ -132,57 +132,60 @@ def _make_dedupe(folder: Path, source: Path, settings: Settings) -> dict[str, An
     return run_step(folder, "dedupe", settings.dedupe, fill)
 
 
-def _make_label(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:
-    from labels.label import RESULT, label
+def check_review(folder: Path, step: str) -> None:
+    """Raises a UserError where `step` would leave decisions of the review out."""
+    from labels.decide import fingerprint
 
+    is_after = ORDER.index(step) > ORDER.index("decide")
+    if is_after and read_record(folder, "decide")["inputs"] != fingerprint(folder):
+        raise UserError(
+            f"{folder}: the review has gone on after the step decide was made; make it again: "
+            f"python -m labels decide {folder}"
+        )
+
+
+def _make_label(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:
     def fill(out: Path) -> dict[str, Any]:
+        from labels.label import label
+
+        if not source.exists():
+            raise UserError(
+                f"{source}: is not there any more; say where it is: python -m labels clean INPUT "
+                f"--out {folder}"
+            )
         if _fingerprint(source) != read_record(folder, "clean").get("inputs"):
             raise UserError(
                 f"{source}: was changed after the step clean had read it; python -m labels run "
                 f"INPUT --out {folder} reads it again"
             )
-        _forget(folder, "label")
         return label(folder, source, out, settings.clean)
 
-    if not (folder / RESULT).exists():
-        _forget(folder, "label")
     return run_step(folder, "label", None, fill)
 
 
 def _make_report(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:
-    from labels.report import REPORT, write_report
+    from labels.report import write_report
 
-    def fill(out: Path) -> dict[str, Any]:
-        _forget(folder, "report")
-        return write_report(folder, out)
-
-    if not (folder / REPORT).exists():
-        _forget(folder, "report")
-    return run_step(folder, "report", None, fill)
-
-
-def _forget(folder: Path, step: str) -> None:
-    """Before a file beside the steps is written: no other settings may take it for theirs."""
-    (folder / step / RECORD).unlink(missing_ok=True)
+    return run_step(folder, "report", None, lambda out: write_report(folder, out))
 
 
 def _make_shards(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:
     def fill(out: Path) -> dict[str, Any]:
-        import shutil
-
         from tfdata.config import IngestConfig, TokenizerConfig
         from tfdata.ingest import ingest
         from tfdata.shards import PARTS
+        from tfdata.summary import summarize
 
-        shutil.rmtree(out, ignore_errors=True)
         config = IngestConfig(valid=settings.shards.valid, split=settings.shards.split)
         tokens = TokenizerConfig(vocab_size=settings.shards.vocab_size)
         shard_set = ingest([folder / "label" / "training.parquet"], out, config, tokens)
+        print(summarize(shard_set))
         return {f"{part}_documents": shard_set.num_docs(part) for part in PARTS} | {
-            "classes": len(shard_set.labels)
+            "classes": len(shard_set.labels),
+            "classes_without_validation": shard_set.counts["classes_without_valid"],
         }
 
-    return run_step(folder, "shards", settings.shards, fill, in_place=True)
+    return run_step(folder, "shards", settings.shards, fill)
 
 
 _MAKERS: dict[str, Callable[[Path, Path, Settings], dict[str, Any]]] = {

@@ -23,8 +23,9 @@ ORDER = (
 )  # fmt: skip
 """The steps; each one's outcome depends on those before it."""
 RESULTS = {"label": "labelled.parquet", "report": "report.html"}
-"""What steps write beside their folders."""
+"""What a step makes beside its folder: `run_step` takes it from there."""
 _FORMAT = 3
+_MEMBERS = {"key", "config", "inputs", "counts", "seconds"}
 
 
 @contextlib.contextmanager
@@ -50,23 +51,9 @@ def hold_folder(folder: Path, is_new: bool) -> Iterator[None]:
         if is_alone:
             sweep(folder.glob(".*.tmp"))
         if not (folder / MARK).exists():
-            _write_mark(folder, {})
+            with write_whole(folder / MARK) as file:
+                json.dump({"format": _FORMAT}, file)
         yield
-
-
-def read_flags(folder: Path) -> dict[str, dict[str, Any]]:
-    """The settings that each step was last made with, by step; none of an older labelling."""
-    try:
-        return dict(json.loads((folder / MARK).read_bytes()).get("flags", {}))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f"{folder / MARK}: damaged ({error}); delete it and run again") from None
-
-
-def _write_mark(folder: Path, flags: dict[str, dict[str, Any]]) -> None:
-    with write_whole(folder / MARK) as file:
-        json.dump({"format": _FORMAT, "flags": flags}, file, indent=1, default=str)
 
 
 def read_record(folder: Path, step: str) -> dict[str, Any]:
@@ -79,10 +66,12 @@ def read_record(folder: Path, step: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{folder}: the step {step} is missing; python -m labels {step}") from None
+        raise UserError(
+            f"{folder}: the step {step} is missing; make it: {_command(folder, step)}"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); delete {path.parent} and run again") from None
-    if not isinstance(record, dict) or not {"key", "counts"} <= set(record):
+    if not isinstance(record, dict) or _MEMBERS - set(record):
         raise UserError(f"{path}: damaged; delete {path.parent} and run again")
     return record
 
@@ -93,98 +82,122 @@ def run_step(
     config: Any,
     make: Callable[[Path], dict[str, Any]],
     inputs: str = "",
-    in_place: bool = False,
 ) -> dict[str, Any]:
-    """Makes a step unless it is there, of the same settings and the same steps before; what later
-    steps have made of another outcome is removed.
+    """Makes a step unless it is there, of the same settings and the same steps before.
+
+    Once it is made anew, what the steps after it had made of the old one is deleted.
 
     Args:
       make: fills the folder that it is given, and gives the step's counts.
       inputs: stands for what else the outcome hangs on.
-      in_place: the folder is `folder / step` itself, and `make` sees to it that it is whole.
 
     Returns:
       the step's record.
 
     Raises:
-      UserError: a step before it is missing, or was made of other steps than there are now.
+      UserError: a step before it is missing, or was made from others than are there.
     """
-    keys = read_keys(folder, step)
+    keys = check_before(folder, step)
     settings = dataclasses.asdict(config) if config is not None else {}
-    made = [__version__, _FORMAT, step, settings, inputs, keys]
-    key = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()
+    key = _make_key(step, settings, inputs, keys)
     with contextlib.suppress(UserError):
         record = read_record(folder, step)
-        if record["key"] == key:
+        if record["key"] == key and all((folder / name).exists() for name in _list_places(step)):
             print(f"{step}: there already ({record['seconds']:.1f} s when it was made)")
             return record
     started = time.monotonic()
-    record = {"key": key, "config": settings, "inputs": inputs, "before": keys}
-    if in_place:
-        (folder / step / RECORD).unlink(missing_ok=True)
-        record["counts"] = make(folder / step)
-        record["seconds"] = time.monotonic() - started
-        write_record(folder / step, record)
-    else:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{step}.", suffix=".tmp", dir=folder))
-        try:
-            temporary.chmod(0o777 & ~umask())
-            record["counts"] = make(temporary)
-            record["seconds"] = time.monotonic() - started
-            write_record(temporary, record)
-            sync_folder(temporary)
-            _remove_later(folder, step)
-            _take_place(temporary, folder / step)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    _write_mark(folder, read_flags(folder) | {step: settings})
+    temporary = Path(tempfile.mkdtemp(prefix=f".{step}.", suffix=".tmp", dir=folder))
+    try:
+        temporary.chmod(0o777 & ~umask())
+        counts = make(temporary)
+        seconds = time.monotonic() - started
+        record = {"key": key, "config": settings, "inputs": inputs, "counts": counts}
+        record["seconds"] = seconds
+        write_record(temporary, record)
+        sync_folder(temporary)
+        _keep_settings(folder, step, settings)
+        gone = _take_place(temporary, folder, step)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(folder)
-    print(f"{step}: {describe(record['counts'])} ({record['seconds']:.1f} s)", flush=True)
+    print(f"{step}: {describe(counts)} ({seconds:.1f} s)", flush=True)
+    if gone:
+        print(f"{step}: deleted what was made of the old one: {', '.join(gone)}", flush=True)
     return record
 
 
-def read_keys(folder: Path, step: str) -> list[str]:
-    """The keys of the steps before a step, which were made one of the other.
+def check_before(folder: Path, step: str) -> list[str]:
+    """The keys of the steps before one.
 
     Raises:
-      UserError: as `run_step` says.
+      UserError: one of them is missing, or was made from others than are there.
     """
     keys: list[str] = []
     for name in ORDER[: ORDER.index(step)]:
         record = read_record(folder, name)
-        if record.get("before") != keys:
+        if record["key"] != _make_key(name, record["config"], record["inputs"], keys):
             raise UserError(
-                f"{folder}: the step {name} was made of other steps than are there now; "
-                f"python -m labels {name} {folder} makes it again"
+                f"{folder}: the step {name} was made from other steps before it than are there "
+                f"now, or by another version; make it again: {_command(folder, name)}"
             )
         keys.append(record["key"])
     return keys
 
 
-def _remove_later(folder: Path, step: str) -> None:
-    """The last first: a kill leaves no step without those before it."""
-    for name in reversed(ORDER[ORDER.index(step) + 1 :]):
-        if name in RESULTS:
-            (folder / RESULTS[name]).unlink(missing_ok=True)
-        (folder / name / RECORD).unlink(missing_ok=True)
-        shutil.rmtree(folder / name, ignore_errors=True)
+def _make_key(step: str, settings: dict[str, Any], inputs: str, keys: list[str]) -> str:
+    """Of all that a step's outcome hangs on; `keys` are those of the steps before it."""
+    made = [__version__, _FORMAT, step, settings, inputs, keys]
+    return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _command(folder: Path, step: str) -> str:
+    if step == ORDER[0]:
+        return f"python -m labels {step} INPUT --out {folder}"
+    return f"python -m labels {step} {folder}"
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Of a step, in its folder."""
+    """Into a step's folder."""
     with write_whole(folder / RECORD) as file:
         json.dump(record, file, indent=1, default=str)
 
 
-def _take_place(temporary: Path, target: Path) -> None:
-    """A kill between the two renames leaves the step to be made again."""
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        target.rename(old / "old")
-        temporary.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        temporary.rename(target)
+def read_settings(folder: Path, step: str) -> dict[str, Any]:
+    """The settings that a step was last made with, deleted since or not; none: it never was."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        return dict(json.loads((folder / MARK).read_bytes())["settings"][step])
+    return {}
+
+
+def _keep_settings(folder: Path, step: str, settings: dict[str, Any]) -> None:
+    kept = {name: read_settings(folder, name) for name in ORDER} | {step: settings}
+    with write_whole(folder / MARK) as file:
+        json.dump({"format": _FORMAT, "settings": kept}, file, default=str)
+
+
+def _list_places(step: str) -> tuple[str, ...]:
+    """What a step makes: its folder, and the file beside it."""
+    return (step, RESULTS[step]) if step in RESULTS else (step,)
+
+
+def _take_place(temporary: Path, folder: Path, step: str) -> list[str]:
+    """Puts a step in its place, and gives the names of what had been made of the one before it.
+
+    That goes first, the last step before the others, so that nothing outlives what it was made of;
+    a kill leaves steps to be made again.
+    """
+    gone, first = [], ORDER.index(step)
+    old = Path(tempfile.mkdtemp(prefix=f".{step}.", suffix=".tmp", dir=folder))
+    for later in reversed(ORDER[first:]):
+        for name in _list_places(later):
+            if (folder / name).exists():
+                (folder / name).rename(old / name)
+                gone += [name] if later != step else []
+    if step in RESULTS:
+        (temporary / RESULTS[step]).rename(folder / RESULTS[step])
+    temporary.rename(folder / step)
+    shutil.rmtree(old, ignore_errors=True)
+    return gone[::-1]
 
 
 def describe(counts: dict[str, Any]) -> str:

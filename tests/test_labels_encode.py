@@ -10,6 +10,7 @@ import tensorflow as tf
 from labels.autoencoder import Autoencoder
 from labels.config import EncodeConfig
 from labels.encode import encode, encode_window, take_documents, tokenize
+from shortline import UserError
 
 SMALL = EncodeConfig(code_dim=8, embedding_dim=8, hidden=8, encode_steps=200, encode_batch=16)
 
@@ -84,3 +85,17 @@ def test_few_texts(texts, encoder, tmp_path):
     codes = np.load(tmp_path / "codes.npy")
     assert len(codes) == len(texts)
     assert np.isfinite(codes).all()
+
+
+@pytest.mark.parametrize("where", ["loss", "codes"])
+def test_codes_of_what_has_diverged_are_an_error(where, tmp_path, monkeypatch):
+    if where == "codes":
+        call = Autoencoder.encode
+        monkeypatch.setattr(Autoencoder, "encode", lambda *a, **k: call(*a, **k) / 0.0)
+    config = EncodeConfig(
+        code_dim=8, hidden=8, encode_batch=16, encode_steps=30,
+        encode_rate=90 if where == "loss" else 0.01,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"--encode-rate .*diverged"):
+        encode(_texts(200)[0], tmp_path, config)
+    assert not (tmp_path / "codes.npy").exists()

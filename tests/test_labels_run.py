@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from labels.__main__ import main
-from labels.step import ORDER, read_record, run_step
+from labels.run import Settings
+from labels.step import MARK, ORDER, read_record, run_step
 from shortline import UserError
 from tests.review_page import Page
 
 QUICK = ["--encode-steps", "40", "--hidden", "16", "--code-dim", "16", "--encode-batch", "64"]
+QUICK += ["--split", "random"]
 KINDS = ["your card {} was lost in the post", "reset the pin of {} please", "rates went up in {}"]
 
 
@@ -78,8 +80,15 @@ def test_near_copies_can_be_kept_on_one_side(made, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(made, out)
     main(["shards", str(out), "--split", "group"])
-    assert "near_groups" in (out / "shards" / "manifest.json").read_text()
+    counts = json.loads((out / "shards" / "manifest.json").read_text())["counts"]
+    assert counts["near_groups"] == 3
+    assert counts["one_group_classes"] == ["your card was"]  # it trains, as by train.py's own
+    assert read_record(out, "shards")["counts"]["classes_without_validation"] == 1
     assert "near_groups" not in (made / "shards" / "manifest.json").read_text()
+
+
+def test_near_copies_are_kept_on_one_side_unless_said_otherwise():
+    assert Settings().shards.split == "group"
 
 
 def test_the_report_is_whole_and_harmless(made):
@@ -141,40 +150,78 @@ def test_an_input_that_was_changed_meanwhile_is_not_labelled(source, made, tmp_p
     assert (out / "labelled.parquet").read_bytes() == before
 
 
-@pytest.mark.parametrize("step", ["label", "report"])
-def test_what_lies_beside_the_steps_is_not_taken_for_other_settings(made, step, tmp_path):
-    """Killed after labelled.parquet was written, and before its step was: it is made again."""
-    from labels import label, report
-
-    out = tmp_path / "out"
-    shutil.copytree(made, out)
-    name = {"label": label.RESULT, "report": report.REPORT}[step]
-
-    def kill(*_) -> None:
-        raise OSError("kill")
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("labels.step._take_place", kill)
-        record = json.loads((out / step / "step.json").read_bytes())
-        (out / step / "step.json").write_text(json.dumps(record | {"key": "other settings"}))
-        with pytest.raises(OSError, match="kill"):
-            main([step, str(out)])
-    assert (out / name).exists()
-    assert not (out / step / "step.json").exists()
+@pytest.fixture
+def copied(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "out"))
 
 
-def test_steps_of_other_clusters_are_not_joined(made, tmp_path):
-    """The clusters made anew alone: nothing of the old ones is left to be taken for theirs."""
-    out = tmp_path / "out"
-    shutil.copytree(made, out)
-    assert main(["cluster", str(out), "--eps", "0.05"]) == 0
-    for name in ("labelled.parquet", "report.html", "shards", "merge"):
-        assert not (out / name).exists()
-    with pytest.raises(UserError, match="step merge is missing"):
-        main(["label", str(out)])
-    shutil.copytree(made / "merge", out / "merge")  # as from a backup
-    with pytest.raises(UserError, match=r"the step merge was made of other steps .* labels merge"):
-        main(["decide", str(out)])
+@pytest.mark.parametrize("step", ["cluster", "merge", "decide", "dedupe", "label"])
+def test_what_was_made_of_an_earlier_step_is_gone_when_that_is_made_anew(step, copied, capsys):
+    flags = {"cluster": ["--eps=0.07"], "merge": ["--merge-ratio=2"], "dedupe": ["--near=0.4"]}
+    if step == "decide":
+        (copied / "review").mkdir()
+        line = {"id": 1, "action": "drop", "clusters": [first_key(copied)]}
+        (copied / "review" / "journal.jsonl").write_text(json.dumps(line) + "\n")
+    if step == "label":
+        (copied / "labelled.parquet").unlink()
+    main([step, str(copied), *flags.get(step, [])])
+    later = ORDER[ORDER.index(step) + 1 :]
+    assert not [name for name in later if (copied / name).exists()]
+    assert (copied / "labelled.parquet").exists() == (step == "label")
+    assert not (copied / "report.html").exists()
+    assert f"deleted what was made of the old one: {later[0]}" in capsys.readouterr().out
+    if len(later) > 1:
+        with pytest.raises(UserError, match=f"step {later[0]} is missing; .* {later[0]} {copied}"):
+            main([later[1], str(copied)])
+
+
+def first_key(folder: Path) -> str:
+    return pq.read_table(folder / "merge" / "clusters.parquet")["key"][0].as_py()
+
+
+def test_steps_that_do_not_belong_together_are_not_joined(made, copied):
+    """The merge step of other clusters, by whatever way it came there."""
+    main(["cluster", str(copied), "--eps", "0.07"])
+    for step in ("merge", "decide", "dedupe", "label"):
+        shutil.copytree(made / step, copied / step)
+    stale = f"the step merge was made from other steps .* python -m labels merge {copied}"
+    for step in ("decide", "dedupe", "label", "report", "shards"):
+        with pytest.raises(UserError, match=stale):
+            main([step, str(copied)])
+    assert not (copied / "labelled.parquet").exists()
+
+
+def test_decisions_made_after_they_were_applied_are_not_left_out(copied):
+    (copied / "review").mkdir()
+    line = {"id": 1, "action": "drop", "clusters": [first_key(copied)]}
+    (copied / "review" / "journal.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(UserError, match=f"review has gone on .* labels decide {copied}"):
+        main(["label", str(copied)])
+    for step in ("decide", "dedupe", "label"):
+        main([step, str(copied)])
+    assert None in pq.read_table(copied / "labelled.parquet")["label"].to_pylist()[:5]
+
+
+def test_a_step_by_itself_keeps_its_settings(source, copied, capsys):
+    main(["dedupe", str(copied), "--near", "0.4"])
+    assert "set as it was before" not in capsys.readouterr().out
+    main(["cluster", str(copied), "--eps", "0.07"])
+    main(["cluster", str(copied)])
+    told = capsys.readouterr().out
+    assert "cluster: set as it was before: --eps 0.07\n" in told
+    assert "cluster: there already" in told
+    for step in ("merge", "decide", "dedupe"):  # that of dedupe was deleted meanwhile
+        main([step, str(copied)])
+    assert read_record(copied, "dedupe")["config"]["near"] == 0.4
+    main(["cluster", str(copied), "--eps", "None"])
+    assert read_record(copied, "cluster")["config"]["eps"] is None
+    main(["encode", str(copied)])
+    main(["clean", str(source), "--out", str(copied), "--no-mask-hex"])
+    main(["clean", str(source), "--out", str(copied)])
+    assert read_record(copied, "clean")["config"]["mask_hex"] is False
+    (copied / MARK).write_text("{")
+    main(["clean", str(source), "--out", str(copied)])
+    assert read_record(copied, "clean")["config"]["mask_hex"] is True
 
 
 def test_a_step_that_fails_takes_nothing_away(made, tmp_path, monkeypatch):
@@ -187,33 +234,36 @@ def test_a_step_that_fails_takes_nothing_away(made, tmp_path, monkeypatch):
     assert (out / "cluster" / "step.json").exists()
 
 
-def test_a_step_again_has_the_flags_it_had(made, tmp_path, capsys):
-    out = tmp_path / "out"
-    shutil.copytree(made, out)
-    main(["dedupe", str(out), "--near", "0.02"])
-    main(["decide", str(out)])
+def test_an_input_may_be_moved(source, copied, tmp_path, capsys):
+    ours, moved = tmp_path / "a.parquet", tmp_path / "b" / "c.parquet"
+    flags = ["--out", str(copied), "--no-review", *QUICK]
+    shutil.copy(source, ours)
+    main(["run", str(ours), *flags])
+    (tmp_path / "b").mkdir()
+    ours.rename(moved)
+    (copied / "labelled.parquet").unlink()
+    with pytest.raises(UserError, match=r"a.parquet: is not there any more.* labels clean INPUT"):
+        main(["label", str(copied)])
     capsys.readouterr()
-    main(["dedupe", str(out)])
-    assert "dedupe: there already" in capsys.readouterr().out
-    main(["cluster", str(out), "--eps", "0.05"])  # takes the steps after it away
-    for step in ("merge", "decide", "dedupe"):
-        main([step, str(out)])
-    assert read_record(out, "dedupe")["config"]["near"] == 0.02
+    main(["run", str(moved), *flags])
+    assert capsys.readouterr().out.count("there already") == ORDER.index("label")
+    assert read_record(copied, "clean")["counts"]["source"] == str(moved)
+    assert (copied / "labelled.parquet").exists()
 
 
-def test_an_input_that_was_moved_is_found_again(source, made, tmp_path, capsys):
-    out, moved = tmp_path / "out", tmp_path / "elsewhere.parquet"
-    shutil.copytree(made, out)
-    shutil.copy(source, moved)
-    main(["run", str(moved), "--out", str(out), "--no-review", *QUICK])
-    assert capsys.readouterr().out.count("there already") == len(ORDER)
-    assert read_record(out, "clean")["counts"]["source"] == str(moved)
-
-
-def test_on_a_terminal_it_ends_with_a_sentence(made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    main(["shards", str(made)])
-    assert capsys.readouterr().out.splitlines()[-1].startswith("done: ")
+def test_the_last_line_is_json_for_scripts_and_a_sentence_for_people(
+    source, copied, capsys, monkeypatch
+):
+    flags = ["run", str(source), "--out", str(copied), "--no-review", *QUICK]
+    main(flags)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["out"] == str(copied)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(flags)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        f"done: labelled.parquet, report.html in {copied}; to train: python train.py "
+        f"--data {copied}/shards"
+    )
 
 
 def test_a_review_is_finished_for_the_clusters_that_it_was_of(made, tmp_path):
@@ -329,12 +379,14 @@ def test_killed_within_a_step_it_goes_on(source, made, step, tmp_path):
 
 _KILLS = """
 import os, signal, sys
-name, is_after, argv = sys.argv[1], sys.argv[2] == "after", sys.argv[3:]
+name, nth, is_after = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "after"
 from labels.__main__ import main
 
 def strike(call):
     def moved(source, target, **others):
-        hit = str(target).endswith(name)
+        global nth
+        nth -= str(target).endswith(name)
+        hit = nth == 0 and str(target).endswith(name)
         if hit and not is_after:
             os.kill(os.getpid(), signal.SIGKILL)
         call(source, target, **others)
@@ -343,21 +395,27 @@ def strike(call):
     return moved
 
 os.replace, os.rename = strike(os.replace), strike(os.rename)
-main(argv)
+main(sys.argv[4:])
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
-    "name", ["/decide", "/dedupe", "labelled.parquet", "/label", "report.html", "manifest.json"]
-)
-def test_killed_where_a_file_takes_its_place_it_goes_on(source, made, name, when, tmp_path):
+    ("name", "nth"),  # first the old one is moved away, then the new one is written, and moved
+    [
+        ("/merge", 1), ("/merge", 2), ("/decide", 2), ("/dedupe", 2), ("labelled.parquet", 1),
+        ("labelled.parquet", 2), ("labelled.parquet", 3), ("/label", 1), ("/label", 2),
+        ("report.html", 2), ("report.html", 3), ("manifest.json", 1), ("/shards", 1),
+        ("/shards", 2),
+    ],
+)  # fmt: skip
+def test_killed_where_a_file_takes_its_place_it_goes_on(source, made, name, nth, when, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(made, out)
     flags = ["run", str(source), "--out", str(out), "--no-review", *QUICK, "--merge-ratio", "0.86"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    words = [sys.executable, "-c", _KILLS, name, when, *flags]
+    words = [sys.executable, "-c", _KILLS, name, str(nth), when, *flags]
     process = subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False)
     assert process.returncode == -signal.SIGKILL
     assert main(flags) == 0

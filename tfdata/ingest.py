@@ -150,10 +150,12 @@ def _check_learnable(pool: Pool, found: SplitCounts, config: IngestConfig) -> No
             "to learn; is --label the right column?"
         )
     if (config.share("valid") or 0) > 0 and not found.part_docs[:, VALID].any():
-        texts = "two groups of near copies" if config.split == "group" else "two texts"
+        is_group = config.split == "group"
+        texts = "two groups of near copies" if is_group else "two texts"
+        mend = "split text by text with --split random, " if is_group else ""
         raise UserError(
             f"--valid {config.valid}: no class has the three documents, of {texts}, that a split "
-            "needs; name a file with --valid, or train without validation by --valid 0"
+            f"needs; {mend}name a file with --valid, or train without validation by --valid 0"
         )
 
 
