@@ -129,7 +129,26 @@ def test_hdbscan_counts_documents_not_points():
     assert found[4] == NOISE
 
 
-@pytest.mark.parametrize("num", [1, 2, 4])
-def test_hdbscan_of_too_few_documents_finds_none(num):
-    codes = np.eye(num, 4, dtype=np.float32)
-    assert hdbscan(codes, np.ones(num, np.int32), 5).tolist() == [NOISE] * num
+def test_hdbscan_of_too_few_is_noise():
+    codes = normalize(np.eye(2, dtype=np.float32))
+    assert hdbscan(codes, np.ones(2, np.int32), 3).tolist() == [NOISE, NOISE]
+
+
+@pytest.mark.parametrize("most", [16, 1_024])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_cells_leave_out_changes_nothing(seed, most, monkeypatch):
+    monkeypatch.setattr("labels.cells._MOST_POINTS", most)
+    codes, _ = _codes(seed, num=1_500, groups=40, spread=0.03)
+    codes[100:160] = codes[99]  # more copies than are sought
+    codes[200] = 0
+    full = np.linalg.norm(codes[:, None].astype(float) - codes, axis=2)
+    np.fill_diagonal(full, np.inf)
+    full[200] = full[:, 200] = np.sqrt(2)
+    found = find_nearest(codes, 4)
+    truth = np.sort(full, axis=1)[:, :4]
+    others = np.arange(len(codes)) != 200
+    assert np.abs(found.distances - truth)[others].max() < 1e-5
+    products = codes.astype(float) @ codes.T
+    for eps in (0.02, 0.08, 0.5):
+        _, groups = connected_components(csr_matrix(products >= least_product(eps)))
+        assert np.array_equal(connect(codes, eps), groups)  # numbered by their first
