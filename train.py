@@ -296,19 +296,22 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
         f"epoch {state.epoch}/{trainer.num_epochs}  loss {values['loss']:.4f}  accuracy "
         f"{values['accuracy']:.4f}  {values['docs_per_s']:,.0f} docs/s  {state.seconds:.1f} s"
     )
-    is_best = True
+    is_best = gains = True
     if trainer.predict_valid is not None:
         scores = score(trainer.predict_valid(), trainer.label_counts)
-        is_best = scores.mean > state.best_score
+        gains = scores.mean > state.best_score
+        # where all is right early, probabilities go on getting better
+        is_best = gains or (scores.mean == state.best_score and scores.loss < state.best_loss)
         values |= {f"valid_{name}": getattr(scores, name) for name in SHOWN_SCORES}
         line += (
             f"  |  validation loss {scores.loss:.4f}  accuracy {scores.accuracy:.4f}  "
             f"macro-F1 {scores.macro_f1:.4f}{'  best' if is_best else ''}"
         )
-        state.best_score = max(scores.mean, state.best_score)
+        if is_best:
+            state.best_score, state.best_loss = scores.mean, scores.loss
     log.log("epoch", state.step, values)
     display.say(line)
-    state.epochs_without_gain = 0 if is_best else state.epochs_without_gain + 1
+    state.epochs_without_gain = 0 if gains else state.epochs_without_gain + 1
     state.best_epoch = state.epoch if is_best else state.best_epoch
     tired = patience and state.epochs_without_gain >= patience
     state.is_done = bool(tired) or state.epoch >= trainer.num_epochs

@@ -17,7 +17,7 @@ from labels.cluster import NOISE, read_assigned
 from labels.folder import RESULT_NAMES
 from labels.step import RESULTS
 from model.rows import RowOptions, read_columns
-from shortline import write_whole
+from shortline import UserError, write_whole
 
 TRAINING = pa.schema([("text", pa.string()), ("label", pa.string())])
 _NONE = -1
@@ -55,9 +55,14 @@ def label(folder: Path, source: Path, out: Path, config: CleanConfig) -> dict[st
     """Writes labelled.parquet and training.parquet.
 
     Raises:
-      UserError: the input cannot be read any more.
+      UserError: the input cannot be read any more, or there is no cluster.
     """
     labelled = read_labelled(folder)
+    if not (labelled.classes >= 0).any():
+        raise UserError(
+            f"{folder}: no cluster was found, or all were dropped: nothing has a label; again: "
+            f"python -m labels cluster {folder}, with a smaller --min-docs or a larger --eps"
+        )
     names = labelled.labels.take(
         pa.array(labelled.classes, pa.int32(), mask=labelled.classes == _NONE)
     )
@@ -79,7 +84,7 @@ def label(folder: Path, source: Path, out: Path, config: CleanConfig) -> dict[st
     return {
         "documents": len(result), "with_a_cluster": int((labelled.clusters >= 0).sum()),
         "with_a_label": int((labelled.classes >= 0).sum()), "to_learn_from": len(training),
-        "labels": len(labelled.labels),
+        "labels": len(set(labelled.classes[labelled.classes >= 0].tolist())),
     }  # fmt: skip
 
 

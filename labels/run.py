@@ -176,6 +176,12 @@ def _make_shards(folder: Path, source: Path, settings: Settings) -> dict[str, An
         from tfdata.shards import PARTS
         from tfdata.summary import summarize
 
+        num_labels = read_record(folder, "label")["counts"]["labels"]
+        if num_labels == 1:
+            raise UserError(
+                f"{folder}: all that has a label has the same: there is nothing to learn; again: "
+                f"python -m labels cluster {folder}, with a smaller --eps or --min-docs"
+            )
         config = IngestConfig(valid=settings.shards.valid, split=settings.shards.split)
         tokens = TokenizerConfig(vocab_size=settings.shards.vocab_size)
         shard_set = ingest([folder / "label" / "training.parquet"], out, config, tokens)

@@ -42,7 +42,7 @@ def hold_folder(folder: Path, is_new: bool) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file; name a folder")
     if not is_new and not (folder / MARK).exists():
-        raise UserError(f"{folder}: no labelling; make one with python -m labels clean INPUT --out")
+        raise UserError(f"{folder}: no labelling; make one: python -m labels run INPUT --out DIR")
     inside = {p.name for p in folder.iterdir()} - {".lock"} if folder.exists() else set()
     if inside and MARK not in inside and any(not name.startswith(".") for name in inside):
         raise UserError(f"--out {folder}: holds other files; choose another folder, or empty it")

@@ -30,6 +30,8 @@ class State:
     skipped: int = 0
     """Steps of --skip-nonfinite whose update was left out ..."""
     best_score: float = -1.0
+    best_loss: float = 0.0
+    """Of the best epoch's validation documents: of two epochs of one score, the lower is better."""
     best_epoch: int = 0
     """Counted from 1; 0 before the first."""
     epochs_without_gain: int = 0

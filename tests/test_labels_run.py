@@ -350,6 +350,32 @@ def test_what_is_wrong_is_said(argv, why, tmp_path):
         main([word.format(tmp_path) for word in argv])
 
 
+def test_another_steps_flag_is_not_swallowed(copied):
+    with pytest.raises(UserError, match=r"--eps 0\.2: is of the step cluster"):
+        main(["dedupe", str(copied), "--eps", "0.2"])
+
+
+@pytest.mark.parametrize(("num", "why"), [(1, "nothing to learn"), (0, "no cluster was found")])
+def test_too_few_clusters_are_said(num, why, tmp_path):
+    texts = ["one and the same"] * 9 if num else ["a b", "cc dd ee", "ffff ggg hh"]
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": texts}), path)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=why):
+        main(["run", str(path), "--out", str(out), "--no-review", "--encoder", "tfidf"])
+
+
+def test_dropped_clusters_labels_are_not_counted(copied):
+    clusters = pq.read_table(copied / "merge" / "clusters.parquet").to_pylist()
+    (copied / "review").mkdir(exist_ok=True)
+    decision = {"id": 1, "action": "drop", "clusters": [clusters[0]["key"]]}
+    (copied / "review" / "journal.jsonl").write_text(json.dumps(decision) + "\n")
+    for step in ("decide", "dedupe", "label"):
+        main([step, str(copied)])
+    labels = set(pq.read_table(copied / "labelled.parquet")["label"].to_pylist()) - {None}
+    assert read_record(copied, "label")["counts"]["labels"] == len(labels) == len(clusters) - 1
+
+
 def test_a_folder_of_other_things_is_left_alone(source, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="other files"):
