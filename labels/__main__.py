@@ -87,21 +87,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         tell_kept(command, kept, flags.settings)
         if flags.config is None:
-            check_flags(command, flags.settings)
+            tell_others(command, flags.settings)
     check_packages()
     return run(flags, command) if isinstance(flags, RunFlags) else run_one(flags, command)
 
 
-def check_flags(step: str, settings: Settings) -> None:
-    """Raises a UserError where another step's setting is given, which would do nothing."""
+def tell_others(step: str, settings: Settings) -> None:
+    """Says which of the settings given are another step's, and so do nothing."""
     for of, config in vars(settings).items():
         values, defaults = flat_values(config), flat_values(type(config)())
         for name, value in values.items() if of != step else ():
             if value != defaults[name]:
-                raise UserError(
-                    f"--{name.replace('_', '-')} {printable(describe_value(value))}: is of the step "
-                    f"{of}: python -m labels {of}"
-                )
+                given = f"--{name.replace('_', '-')} {printable(describe_value(value))}"
+                print(f"{step}: {given} does nothing here: it is of the step {of}")
 
 
 def tell_kept(step: str, kept: dict[str, Any], settings: Settings) -> None:

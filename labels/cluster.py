@@ -22,7 +22,7 @@ from shortline import UserError
 NOISE = -1
 _LEAST_KNEE = 0.3
 """How far a curve must hang below its chord for its knee to mean something, of the chord's box."""
-_LEAST_EPS, _MOST_EPS = 1e-4, 0.5
+_LEAST_EPS, _MOST_EPS = 0.01, 0.5
 """Between them is what is chosen unasked; the larger is a cosine of .875."""
 _MOST_HDBSCAN = 50_000
 _SHOWN = 1_000

@@ -61,7 +61,7 @@ class ClusterConfig:
     """dbscan: what is connected at one distance, whatever the number of points; hdbscan: at a
     distance of its own for each cluster (scikit-learn's; memory for some 50,000 points)."""
     eps: float | None = None
-    """dbscan's distance between codes of length 1, from 0 to 2 (default: the knee of the curve of
+    """dbscan's distance between codes of length 1, from .01 to 2 (default: the knee of the curve of
     distances to the --min-docs nearest documents, or its lower quartile where it has none)."""
     min_docs: int = 3
     """Documents within eps, itself counted, that make a document part of a cluster's core;
@@ -70,7 +70,7 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         require(self.min_docs >= 2, "min-docs", self.min_docs, "2 or more")
         if self.eps is not None:
-            require(0 < self.eps <= 2, "eps", self.eps, "above 0, at most 2")
+            require(0.01 <= self.eps <= 2, "eps", self.eps, "from 0.01 to 2")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,10 +163,22 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def read_settings(folder: Path, step: str) -> dict[str, Any]:
-    """The settings that a step was last made with, deleted since or not; none: it never was."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        return dict(json.loads((folder / MARK).read_bytes())["settings"][step])
-    return {}
+    """The settings that a step was last made with, deleted since or not; none: it never was.
+
+    Raises:
+      UserError: the file that has them is damaged.
+    """
+    with contextlib.suppress(UserError):
+        return dict(read_record(folder, step)["config"])
+    try:
+        return dict(json.loads((folder / MARK).read_bytes()).get("settings", {}).get(step, {}))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{folder / MARK}: damaged ({printable(str(error), 200)}); write {{}} into it, and "
+            "give the settings of the steps again"
+        ) from None
 
 
 def _keep_settings(folder: Path, step: str, settings: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def _codes(seed, num=400, groups=9, spread=0.15):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("eps", [0.05, 0.15, 0.3])
+@pytest.mark.parametrize("eps", [0.02, 0.05, 0.15, 0.3])
 def test_it_is_scikit_learns_dbscan(seed, eps):
     codes, weights = _codes(seed)
     ours = dbscan(codes, weights, eps, 4)

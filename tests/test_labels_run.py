@@ -221,7 +221,7 @@ def test_a_step_by_itself_keeps_its_settings(source, copied, capsys):
     assert read_record(copied, "clean")["config"]["mask_hex"] is False
     (copied / MARK).write_text("{")
     main(["clean", str(source), "--out", str(copied)])
-    assert read_record(copied, "clean")["config"]["mask_hex"] is True
+    assert read_record(copied, "clean")["config"]["mask_hex"] is False
 
 
 def test_a_step_that_fails_takes_nothing_away(made, tmp_path, monkeypatch):
@@ -350,9 +350,25 @@ def test_what_is_wrong_is_said(argv, why, tmp_path):
         main([word.format(tmp_path) for word in argv])
 
 
-def test_another_steps_flag_is_not_swallowed(copied):
-    with pytest.raises(UserError, match=r"--eps 0\.2: is of the step cluster"):
-        main(["dedupe", str(copied), "--eps", "0.2"])
+def test_settings_are_those_of_the_step_that_is_there(copied):
+    """As after a kill between the two files, or where the one beside the steps is damaged."""
+    mark = copied / "labels.json"
+    kept = json.loads(mark.read_bytes())
+    kept["settings"]["dedupe"]["near"] = 0.4
+    mark.write_text(json.dumps(kept))
+    main(["dedupe", str(copied)])
+    assert (copied / "labelled.parquet").exists()
+    mark.write_text("[]")
+    main(["dedupe", str(copied)])
+    assert (copied / "labelled.parquet").exists()
+    shutil.rmtree(copied / "shards")
+    with pytest.raises(UserError, match=r"labels.json: damaged .* write \{\} into it"):
+        main(["shards", str(copied)])
+
+
+def test_another_steps_flag_is_not_swallowed(copied, capsys):
+    main(["dedupe", str(copied), "--eps", "0.2"])
+    assert "--eps 0.2 does nothing here: it is of the step cluster\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("num", "why"), [(1, "nothing to learn"), (0, "no cluster was found")])

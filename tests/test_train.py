@@ -128,8 +128,8 @@ def test_waiting_for_input_counts_as_training_time(small_shards, tmp_path, monke
     args = ["--data", str(small_shards.folder), "--out", str(out), *SMALL]
     train.main([*args, "--residency=stream", "--window-docs=300"])
     summary = json.loads((out / "summary.json").read_text())
-    # six windows, of which up to three are made while the epoch before is evaluated
-    assert summary["epoch_seconds"][1] > 3 * 0.4
+    # six windows, of which a slow machine makes all but one while the epoch before is evaluated
+    assert summary["epoch_seconds"][1] > 0.4
 
 
 def test_few_documents_train_in_smaller_batches(tmp_path, capsys):
@@ -163,6 +163,23 @@ def test_without_validation_the_last_epoch_is_the_best(small_shards, tmp_path):
     assert summary["scored_on"] == "train"
     assert summary["best_epoch"] == 2
     assert summary["test"]["num_docs"] == pytest.approx(200, abs=12)
+
+
+def test_of_equally_right_epochs_the_one_with_the_lower_loss_is_the_best(tmp_path):
+    texts = [f"{word} {number % 7}" for number in range(300) for word in ("apple", "stone")]
+    lines = [f"{text},{text.split()[0]}" for text in texts]
+    (tmp_path / "c.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    out = tmp_path / "run"
+    args = ["--data", str(tmp_path / "c.csv"), "--out", str(out), "--gpus=none"]
+    small = ["--epochs=6", "--patience=4", "--hidden=8", "--batch-size=32"]
+    assert train.main([*args, *small]) == 0
+    events = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    epochs = [event for event in events if event["event"] == "epoch"]
+    right = [e for e in epochs if e["valid_accuracy"] == 1]
+    assert len(right) > 2
+    best = min(right, key=lambda e: e["valid_loss"])["epoch"]
+    assert json.loads((out / "summary.json").read_text())["best_epoch"] == best != right[0]["epoch"]
+    assert len(epochs) == right[0]["epoch"] + 4  # a better loss alone is no reason to go on
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_message(small_shards, tmp_path, monkeypatch):
