@@ -25,7 +25,6 @@ ORDER = (
 RESULTS = {"label": "labelled.parquet", "report": "report.html"}
 """What a step makes beside its folder: `run_step` takes it from there."""
 _FORMAT = 3
-_MEMBERS = {"key", "config", "inputs", "counts", "seconds"}
 
 
 @contextlib.contextmanager
@@ -71,7 +70,7 @@ def read_record(folder: Path, step: str) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); delete {path.parent} and run again") from None
-    if not isinstance(record, dict) or _MEMBERS - set(record):
+    if not isinstance(record, dict) or not {"key", "counts"} <= set(record):
         raise UserError(f"{path}: damaged; delete {path.parent} and run again")
     return record
 
@@ -135,7 +134,7 @@ def check_before(folder: Path, step: str) -> list[str]:
     keys: list[str] = []
     for name in ORDER[: ORDER.index(step)]:
         record = read_record(folder, name)
-        if record["key"] != _make_key(name, record["config"], record["inputs"], keys):
+        if record["key"] != _make_key(name, record.get("config"), record.get("inputs"), keys):
             raise UserError(
                 f"{folder}: the step {name} was made from other steps before it than are there "
                 f"now, or by another version; make it again: {_command(folder, name)}"
@@ -144,7 +143,7 @@ def check_before(folder: Path, step: str) -> list[str]:
     return keys
 
 
-def _make_key(step: str, settings: dict[str, Any], inputs: str, keys: list[str]) -> str:
+def _make_key(step: str, settings: Any, inputs: Any, keys: list[str]) -> str:
     """Of all that a step's outcome hangs on; `keys` are those of the steps before it."""
     made = [__version__, _FORMAT, step, settings, inputs, keys]
     return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()
@@ -169,7 +168,7 @@ def read_settings(folder: Path, step: str) -> dict[str, Any]:
       UserError: the file that has them is damaged.
     """
     with contextlib.suppress(UserError):
-        return dict(read_record(folder, step)["config"])
+        return dict(read_record(folder, step).get("config", {}))
     try:
         return dict(json.loads((folder / MARK).read_bytes()).get("settings", {}).get(step, {}))
     except FileNotFoundError:
