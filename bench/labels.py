@@ -19,9 +19,9 @@ from typing import Any
 import tyro
 
 from bench.checks import check_least
-from bench.record import check_out
+from bench.record import check_out, write_record
 from bench.timing import describe_machine
-from shortline import UserError, import_tensorflow, parse_flags, run_command, write_whole
+from shortline import UserError, import_tensorflow, parse_flags, run_command
 
 _APART = 1e-6
 """An eps at which nothing is within reach but what is masked to the same text."""
@@ -81,11 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "num_docs": len(truth.labels), "num_classes": len(set(truth.labels.tolist())), "arms": arms,
     }  # fmt: skip
     if flags.out is not None:
-        flags.out.mkdir(parents=True, exist_ok=True)
-        with write_whole(flags.out / "labels.txt") as file:
-            file.write("\n".join(map(format_row, arms)) + "\n" + format_groups(arms))
-        with write_whole(flags.out / "labels.json") as file:
-            json.dump(result, file, indent=1)
+        write_record(flags.out, result, [*map(format_row, arms), *format_groups(arms).splitlines()])
     print(json.dumps(result))
 
 

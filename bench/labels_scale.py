@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.checks import check_least
-from bench.record import check_out
+from bench.record import check_out, write_record
 from bench.stage import run_stage
 from bench.timing import describe_machine
-from shortline import parse_flags, run_command, write_whole
+from shortline import parse_flags, run_command
 
 _SEED_DOCS = 710_900
 _LEFT_OUT = 20_000
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(format_point(point), flush=True)
         if len(result["points"]) > 1:
             result["extrapolated"] = extrapolate(result["points"])
-        _write(flags.out, result)
+        if flags.out is not None:
+            write_record(flags.out, result, list(map(format_point, result["points"])))
     if "extrapolated" in result:
         print(f"{_SEED_DOCS:,} documents: {result['extrapolated']}")
     print(json.dumps(result))
@@ -170,15 +171,6 @@ def format_point(point: dict[str, Any]) -> str:
         found = point["classifier"]
         line += f"; classifier {found['accuracy_on_true_labels']:.3f} on {found['num_docs']:,}"
     return line
-
-
-def _write(out: Path | None, result: dict[str, Any]) -> None:
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        with write_whole(out / "labels_scale.json") as file:
-            json.dump(result, file, indent=1)
-        with write_whole(out / "labels_scale.txt") as file:
-            file.write("\n".join(map(format_point, result["points"])) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.checks import check_least
-from bench.record import check_out
+from bench.record import check_out, write_record
 from bench.stage import run_stage
 from bench.timing import describe_machine
-from shortline import parse_flags, run_command, write_whole
+from shortline import parse_flags, run_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             result["points"].append(measure(Path(name), num_docs, flags))
         print(format_point(result["points"][-1]), flush=True)
         if flags.out is not None:
-            flags.out.mkdir(parents=True, exist_ok=True)
-            with write_whole(flags.out / "near_scale.json") as file:
-                json.dump(result, file, indent=1)
-            with write_whole(flags.out / "near_scale.txt") as file:
-                file.write("\n".join(map(format_point, result["points"])) + "\n")
+            write_record(flags.out, result, list(map(format_point, result["points"])))
     print(json.dumps(result))
 
 

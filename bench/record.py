@@ -24,19 +24,20 @@ def write_record(
     folder: Path,
     result: Mapping[str, Any],
     lines: Sequence[str],
-    draw: Callable[[IO[bytes]], None],
+    draw: Callable[[IO[bytes]], None] | None = None,
 ) -> None:
     """NAME.txt, NAME.png and, when these are there, NAME.json, by the benchmark's NAME.
 
     Args:
-      draw: writes the PNG.
+      draw: writes the PNG; None: there is none.
     """
     name = result["benchmark"]
     folder.mkdir(parents=True, exist_ok=True)
     with write_whole(folder / f"{name}.txt") as file:
         file.write("\n".join(lines) + "\n")
-    with write_whole(folder / f"{name}.png", "wb") as file:
-        draw(file)
+    if draw is not None:
+        with write_whole(folder / f"{name}.png", "wb") as file:
+            draw(file)
     with write_whole(folder / f"{name}.json") as file:
         json.dump(result, file, indent=2)
 

@@ -16,7 +16,7 @@ from bench.feed import Corpus, Epoch, Feed, build_source, time_encode
 from bench.steps import Network, build_network, build_run
 from bench.timing import Timing, time_in_turns
 from model.made_up import make_batch, repeat_batches
-from model.run import describe_words
+from model.opened import describe_words
 from tfdata.pipeline import Batch
 
 Row = dict[str, Any]

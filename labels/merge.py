@@ -24,6 +24,7 @@ from labels.config import MergeConfig
 from labels.folder import MERGES
 from labels.neighbours import normalize
 from labels.profile import find_means, find_typical
+from labels.roots import Roots
 
 try:
     from cydifflib import SequenceMatcher  # the same in C, three times as fast
@@ -67,14 +68,7 @@ def choose_merges(
 
     It is a spanning forest (Kruskal 1956): a pair that a part of all pairs leaves out, all would.
     """
-    parents = np.arange(len(texts))
-
-    def root(entity: int) -> int:
-        while parents[entity] != entity:
-            parents[entity] = parents[parents[entity]]
-            entity = parents[entity]
-        return entity
-
+    roots = Roots(len(texts))
     ratios = {(merge.first, merge.second): merge.ratio for merge in earlier}
     known = [[merge.first, merge.second, merge.similarity] for merge in earlier]
     pairs = np.concatenate([np.array(known).reshape(-1, 3), *candidates])
@@ -82,20 +76,18 @@ def choose_merges(
     merges = []
     for start in range(0, len(order), _LOOKED_AT):
         some = pairs[order[start : start + _LOOKED_AT]]
-        roots = np.array([root(entity) for entity in range(len(texts))])
         ends = some[:, :2].astype(np.int64)
-        apart = np.flatnonzero(roots[ends[:, 0]] != roots[ends[:, 1]])
+        apart = np.flatnonzero(roots.of(ends[:, 0]) != roots.of(ends[:, 1]))
         for (first, second), similarity in zip(
             ends[apart].tolist(), some[apart, 2].tolist(), strict=True
         ):
-            a, b = root(first), root(second)
-            if a == b:
+            if roots.one(first) == roots.one(second):
                 continue
             ratio = ratios.get((first, second))
             if ratio is None:
                 ratio = SequenceMatcher(None, texts[first], texts[second]).ratio()
             if ratio >= least:
-                parents[max(a, b)] = min(a, b)
+                roots.join(first, second)
                 merges.append(Merge(first, second, ratio, similarity))
     return merges
 
@@ -148,7 +140,10 @@ def merge(
     entities = np.concatenate([typical, noise])
     texts = points["masked"].take(pa.array(entities)).to_pylist()
     merges = find_merges(texts, config.merge_ratio) if config.merge_ratio <= 1 else []
-    group_of = join(len(entities), merges)
+    roots = Roots(len(entities))
+    for pair in merges:
+        roots.join(pair.first, pair.second)
+    group_of = roots.of(np.arange(len(entities)))
     of_point = clusters.copy()
     of_point[clusters >= 0] = group_of[clusters[clusters >= 0]]
     of_point[noise] = group_of[num_clusters:]
@@ -164,18 +159,6 @@ def merge(
         "documents_out_of_noise": int(weights[noise][merged[noise] >= 0].sum()),
         "noise_documents": int(weights[merged == NOISE].sum()),
     }  # fmt: skip
-
-
-def join(num_entities: int, merges: Sequence[Merge]) -> np.ndarray:
-    """int64[E]: the least entity of the group of each."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    first, second = [m.first for m in merges], [m.second for m in merges]
-    shape = num_entities, num_entities
-    graph = coo_matrix((np.ones(len(merges)), (first, second)), shape=shape)
-    _, group = connected_components(graph, directed=False)
-    return np.unique(group, return_index=True)[1][group]
 
 
 def _write_evidence(

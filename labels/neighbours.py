@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labels.cells import Cells, least_product, to_distances
+from labels.roots import Roots
 
 _BLOCK_PRODUCTS = 2**25
 """Products in memory at a time: 128 MB."""
@@ -81,7 +82,7 @@ def connect(codes: np.ndarray, eps: float) -> np.ndarray:
         part = cells.part(cell)
         is_near = cells.codes[part] @ cells.codes[part].T >= least
         group[part] = part.start + connected_components(csr_matrix(is_near), directed=False)[1]
-    roots = _Roots(len(codes))
+    roots = Roots(len(codes))
     for first, second in cells.pairs_within(eps):
         one, other = cells.part(first), cells.part(second)
         ours, theirs = roots.of(group[one]), roots.of(group[other])
@@ -96,25 +97,6 @@ def connect(codes: np.ndarray, eps: float) -> np.ndarray:
     root[cells.rows] = roots.of(group)
     _, firsts, number = np.unique(root, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(firsts)).astype(np.int32)[number]
-
-
-class _Roots:
-    """Groups that are joined: each has the least of its numbers for its root."""
-
-    def __init__(self, num: int):
-        self._parents = np.arange(num)
-
-    def of(self, numbers: np.ndarray) -> np.ndarray:
-        """int64[n]: their roots."""
-        while True:
-            above = self._parents[numbers]
-            if np.array_equal(above, numbers):
-                return numbers
-            numbers = above
-
-    def join(self, first: int, second: int) -> None:
-        low, high = sorted(self.of(np.array([first, second])).tolist())
-        self._parents[high] = low
 
 
 def nearest(codes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,9 +24,10 @@ from model.losses import class_weights
 from model.lstm import count_blocks
 from model.made_up import make_batch, repeat_batches
 from model.network import build_network, settle_precision, settle_route
+from model.opened import describe_words
 from model.optimizer import Adam, choose_lazy
 from model.origin import describe_origin
-from model.run import RunPaths, complete_run, create_run, describe_words, restore_last
+from model.run import RunPaths, complete_run, create_run, restore_last
 from model.startup import StartupClock, warm_up
 from model.state import State
 from model.step import ChunkMetrics, Predictions, build_train_chunk

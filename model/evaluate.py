@@ -29,7 +29,7 @@ from tfdata.shards import PARTS, is_shard_set, open_shards, read_batches
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from model.answers import Answers
-    from model.run import Run
+    from model.opened import Run
 
 _CALL_DOCS = 4096
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model.answers import measure_probabilities, measure_scope
     from model.devices import choose_devices
     from model.finish import describe_scores
-    from model.run import open_run
+    from model.opened import open_run
     from model.scores import score, worst_confusions
 
     run = open_run(Path(flags.run))

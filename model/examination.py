@@ -26,8 +26,8 @@ from model.calibration import (
 from model.confidence import bin_reliability, chance_error
 from model.infer import build_infer, docs_per_call
 from model.longtail import Adjustment, choose_power, find_shift
+from model.opened import Run
 from model.report_words import Explained
-from model.run import Run
 from model.scope import energy
 from tfdata.shards import ShardSet, read_batches
 from tfdata.spans import find_words

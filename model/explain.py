@@ -24,7 +24,7 @@ from shortline import UserError, import_tensorflow, parse_flags, printable, run_
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from model.attribution import Attribution
-    from model.run import Run
+    from model.opened import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_tensorflow()
     from model.devices import choose_devices
     from model.infer import docs_per_call
-    from model.run import open_run
+    from model.opened import open_run
 
     run = open_run(Path(flags.run))
     label = None

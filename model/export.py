@@ -23,7 +23,7 @@ import tyro
 from shortline import UserError, __version__, import_tensorflow, parse_flags, printable, run_command
 
 if TYPE_CHECKING:
-    from model.run import Run
+    from model.opened import Run
 
 README = "README.txt"
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(flags.out)
     _check_free(out)
     import_tensorflow()
-    from model.run import open_run
+    from model.opened import open_run
 
     run = open_run(Path(flags.run))
     export_run(run, out)

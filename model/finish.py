@@ -20,8 +20,9 @@ from model.examination import Examination, adjust_long_tail, examine
 from model.export import export_run
 from model.longtail import find_shift
 from model.lstm import count_blocks
+from model.opened import open_run
 from model.report import write_report
-from model.run import RunPaths, open_run
+from model.run import RunPaths
 from model.scores import Confusion, Scores, score, typical_documents, worst_confusions
 from model.step import Predictions, build_predict
 from model.workers import Workers

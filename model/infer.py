@@ -14,7 +14,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from model.lstm import choose_route, count_blocks
-from model.run import Run
+from model.opened import Run
 from tfdata.encode import pad, texts_to_tensor
 
 _BATCH_DOCS = 1024

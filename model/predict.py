@@ -38,7 +38,7 @@ from model.table import Rows, open_table, prediction_names
 from shortline import UserError, import_tensorflow, parse_flags, printable, run_command
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
-    from model.run import Run
+    from model.opened import Run
 
 Label = Callable[[Rows], tuple[Rows, pa.RecordBatch]]
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_tensorflow()
     from model.devices import choose_devices
     from model.infer import docs_per_call
-    from model.run import open_run
+    from model.opened import open_run
 
     run = open_run(Path(flags.run))
     if flags.top_k > len(run.labels):

@@ -81,3 +81,25 @@ def temporary(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, or a skip that says so."""
+    from tests.chromium import start_browser
+
+    browser = start_browser()
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def review(tmp_path, browser):
+    """A review of 12 clusters in a page of the browser."""
+    from tests.review_browser import Review
+    from tests.review_folder import write_folder
+
+    review = Review(write_folder(tmp_path / "tickets"), browser)
+    yield review
+    assert review.log() == []
+    review.close()

@@ -10,7 +10,8 @@ import numpy as np
 from model.checkpoint import CheckpointWriter
 from model.classifier import Classifier
 from model.config import ModelConfig
-from model.run import Run, create_run, describe_words, open_run
+from model.opened import Run, describe_words, open_run
+from model.run import create_run
 from shortline import flat_values
 from tfdata.config import TokenizerConfig
 from tfdata.vocab import UNKNOWN, Vocabulary

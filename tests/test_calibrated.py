@@ -18,7 +18,8 @@ from model.calibration import Calibration, quantiles, read_calibration, write_ca
 from model.confidence import bin_reliability
 from model.export import export_run
 from model.infer import build_infer
-from model.run import RunPaths, open_run
+from model.opened import open_run
+from model.run import RunPaths
 from model.scope import energy
 from shortline import UserError
 from tests.small_run import ODD_LABELS, make_run, make_texts

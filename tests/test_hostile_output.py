@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
 
 from model.export import export_run
+from model.opened import open_run
 from model.predict import _escape, main
-from model.run import open_run
 from model.table import Rows, open_table
 from tests import hostile
 from tests.small_run import make_run

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from model.run import open_run
+from model.opened import open_run
 from shortline import UserError
 from tests.small_run import make_run
 

@@ -7,108 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-from pathlib import Path
 
 import pytest
 
 from labels.journal import read_journal
 from labels.review import JOURNAL
-from labels.review_data import read_review_data
-from labels.review_desk import Desk
-from labels.review_server import ReviewServer
-from labels.review_state import NOISE
-from tests.chromium import start_browser, type_keys, wait_for
+from tests.chromium import type_keys, wait_for
 from tests.hostile import MARK, PAYLOADS
+from tests.review_browser import DOWN, ENTER, ESCAPE, SHIFT_ENTER, Review
 from tests.review_folder import write_folder
-
-ENTER, ESCAPE, DOWN, SHIFT_ENTER = "\ue007", "\ue00c", "\ue015", "\ue008\ue007\ue000"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browser = start_browser()
-    yield browser
-    browser.quit()
-
-
-class Review:
-    """A folder, its server, and a page in a tab of the browser."""
-
-    def __init__(self, folder: Path, browser):
-        self.folder, self.browser = folder, browser
-        self.desk = Desk(read_review_data(folder), folder / JOURNAL)
-        self.server = ReviewServer(self.desk, "tickets", 0, lambda address: None)
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-        browser.get_log("browser")  # of the pages before
-        self.open()
-
-    def open(self) -> None:
-        self.browser.get("about:blank")
-        self.browser.get(self.server.make_address())
-        assert wait_for(lambda: self.all(".texts li"))
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-    def all(self, css: str) -> list:
-        return self.browser.find_elements("css selector", css)
-
-    def one(self, css: str):
-        assert wait_for(lambda: self.all(css)), css
-        return self.all(css)[0]
-
-    def text(self, css: str) -> str:
-        """What is written in the first such element, seen or not."""
-        return self.browser.execute_script(
-            "return document.querySelector(arguments[0])?.textContent ?? ''", css
-        )
-
-    def click(self, label: str, within: str = "body") -> None:
-        def click() -> bool:
-            return self.browser.execute_script(
-                "const all = [...document.querySelectorAll(arguments[0])].flatMap(e => "
-                "[...e.querySelectorAll('button')]);"
-                "const found = all.find(e => e.textContent.startsWith(arguments[1]) && !e.disabled "
-                "&& e.offsetParent !== null); found?.click(); return Boolean(found)",
-                within, label,
-            )  # fmt: skip
-
-        assert wait_for(click), label
-
-    def type(self, *keys: str) -> None:
-        for key in keys:
-            type_keys(self.browser, key)
-
-    def decided(self, number: int) -> bool:
-        """Whether so many decisions are made, in the journal and by the desk."""
-        made = wait_for(lambda: len(read_journal(self.folder / JOURNAL)) == number)
-        with self.desk._lock:  # held from the one until the other
-            return made
-
-    def shows(self, css: str, text: str) -> bool:
-        return wait_for(lambda: text in self.text(css))
-
-    @property
-    def current(self) -> str:
-        return self.text(".row.current .name")
-
-    def names(self) -> dict[str, str]:
-        groups = self.desk.review.groups.values()
-        return {group.name: group.status for group in groups if group.id != NOISE}
-
-    def log(self) -> list[dict]:
-        """What went wrong in the page; that an answer is no 200 is none of it."""
-        return [e for e in self.browser.get_log("browser") if e["source"] != "network"]
-
-
-@pytest.fixture
-def review(tmp_path, browser):
-    review = Review(write_folder(tmp_path / "tickets"), browser)
-    yield review
-    assert review.log() == []
-    review.close()
 
 
 def test_keys_alone_do(review):
@@ -296,135 +203,6 @@ def test_history_undoes_any_decision_that_stands(review):
     review.type(ESCAPE)
 
 
-DEAF = """
-const ask = fetch;
-window.fetch = (path, set) => path === "/api/changes" ? new Promise(() => {}) : ask(path, set);
-"""
-
-
-def test_two_pages_do_not_overwrite_each_other(review):
-    """The second page hears nothing of the first, as when both act in the same moment."""
-    browser, first = review.browser, review.browser.current_window_handle
-    browser.switch_to.new_window("tab")
-    second = browser.current_window_handle
-    browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": DEAF})
-    review.open()
-    assert review.text("#page-name").startswith("page 2 (")
-    try:
-        browser.switch_to.window(first)
-        review.type("r")
-        review.one("#new-name").send_keys("named first", ENTER)
-        assert review.decided(1)
-        browser.switch_to.window(second)
-        assert review.current != "named first"
-        review.type("r")
-        review.one("#new-name").send_keys("named second", ENTER)
-        assert review.shows("#toasts", "Not done: somebody has decided meanwhile. page 1")
-        assert review.shows("#toasts", "to “named first”")
-        assert review.shows(".row.current", "named first")
-        review.one("#new-name").send_keys(ESCAPE)
-        assert review.shows("#detail h1", "named first")
-        assert review.decided(1)
-    finally:
-        browser.switch_to.window(second)
-        browser.close()
-        browser.switch_to.window(first)
-    assert "named first" in review.names()
-
-
-def test_a_name_begun_before_anothers_is_refused_and_stays_typed(review):
-    """The first page hears of the other's name while one is typed there: it was not seen."""
-    browser, first = review.browser, review.browser.current_window_handle
-    review.type("r")
-    review.one("#new-name").send_keys("typed first")
-    browser.switch_to.new_window("tab")
-    try:
-        review.open()
-        review.type("r")
-        review.one("#new-name").send_keys("of the other page", ENTER)
-        assert review.decided(1)
-        browser.close()
-    finally:
-        browser.switch_to.window(first)
-    assert review.shows(".row.current", "of the other page")  # it has heard of it
-    review.one("#new-name").send_keys(ENTER)
-    assert review.shows("#toasts", "page 2")
-    assert review.shows("#toasts", "to “of the other page”")
-    assert review.decided(1)
-    assert "of the other page" in review.names()
-    assert wait_for(lambda: review.all("#new-name"))
-    assert review.one("#new-name").get_property("value") == "typed first"
-    review.type(ENTER)  # now knowingly
-    assert review.decided(2)
-    assert "typed first" in review.names()
-
-
-def rename_elsewhere(review, id: int, name: str) -> None:
-    """As another page does; the page of the browser hears of it."""
-    seen = [[id, review.desk.review.groups[id].version]]
-    review.desk.decide({"action": "rename", "seen": seen, "label": name}, "page 9")
-    assert review.shows("#rows", name)
-
-
-@pytest.mark.parametrize("is_current", [True, False])
-def test_what_is_merged_is_what_the_dialog_showed(review, is_current):
-    current = int(review.one(".row.current").get_attribute("data-id"))
-    review.type("m")
-    other = int(review.one(".offered li").get_attribute("data-id"))
-    rename_elsewhere(review, current if is_current else other, "of the other page")
-    review.type(ENTER)
-    assert review.shows("#toasts", "page 9")
-    assert review.decided(1)
-    assert len(review.names()) == 12
-    assert review.all(".offered li")  # it is still open, and shows what has become of them
-    assert review.shows(".merge", "of the other page")
-    review.type(ENTER)
-    assert review.decided(2)
-    assert len(review.names()) == 11
-
-
-def test_what_is_split_is_what_the_dialog_showed(review):
-    current = int(review.one(".row.current").get_attribute("data-id"))
-    review.type("s")
-    review.one(".parts .new input").send_keys(" a half")
-    rename_elsewhere(review, current, "of the other page")
-    review.click("Split", "dialog footer")
-    assert review.shows("#toasts", "page 9")
-    assert review.decided(1)
-    assert review.shows(".parts .rest", "of the other page")
-    assert review.one(".parts .new input").get_property("value").endswith(" a half")
-    review.click("Split", "dialog footer")
-    assert review.decided(2)
-    assert any(name.endswith(" a half") for name in review.names())
-
-
-def test_several_are_merged_as_the_dialog_showed_them(review):
-    ids = [int(row.get_attribute("data-id")) for row in review.all(".row")[:2]]
-    review.type("x", "x", "m")
-    assert wait_for(lambda: review.all(".choice"))
-    rename_elsewhere(review, ids[0], "of the other page")
-    review.type(ENTER)
-    assert review.shows("#toasts", "page 9")
-    assert review.decided(1)
-    assert review.shows(".choice", "of the other page")
-    review.type(ENTER)
-    assert review.decided(2)
-
-
-def test_a_cluster_that_is_gone_while_its_name_is_typed(review):
-    """What was typed is told; another cluster is looked at."""
-    current = int(review.one(".row.current").get_attribute("data-id"))
-    review.type("r")
-    review.one("#new-name").send_keys("typed in vain")
-    seen = [[id, 0] for id in (next(i for i in (0, 1) if i != current), current)]
-    review.desk.decide({"action": "merge", "seen": seen}, "page 9")
-    assert wait_for(lambda: not review.all(f"#row-{current}"))
-    review.one("#new-name").send_keys(ENTER)
-    assert review.shows("#toasts", "typed in vain")
-    assert review.decided(1)
-    assert wait_for(lambda: review.current and review.current == review.text("#detail h1"))
-
-
 def test_a_button_that_was_clicked_does_not_take_enter(review):
     """Enter keeps, whatever was pressed by mouse before."""
     review.one("#statuses [data-status=all]").click()
@@ -481,21 +259,6 @@ def test_keys_go_to_the_cluster_that_is_seen(review):
     assert review.decided(2)
     assert "second" in review.names()
     assert second not in review.names()
-
-
-def test_pages_show_each_others_decisions(review):
-    browser, first = review.browser, review.browser.current_window_handle
-    browser.switch_to.new_window("tab")
-    try:
-        review.open()
-        review.type("r")
-        review.one("#new-name").send_keys("from page 2", ENTER)
-        assert review.decided(1)
-        browser.close()
-    finally:
-        browser.switch_to.window(first)
-    assert review.shows(".row.current", "from page 2")
-    assert review.shows("#detail h1", "from page 2")
 
 
 def test_an_address_opens_once_and_a_reload_stays(review):

@@ -249,13 +249,19 @@ def test_two_processes_see_each_others_decisions(server, page, folder):
     assert {g["id"] for g in other.wait(1, 5.0)["groups"]} >= {4}
 
 
-def test_pages_hear_of_each_other(server, page):
+def listen(server) -> tuple[threading.Thread, list[dict]]:
+    """Another page, which waits for news; what it hears is in the list when the thread ends."""
     other = Page(server).enter(server.make_address())
     heard: list[dict] = []
     listening = threading.Thread(
         target=lambda: heard.append(other.post("/api/changes", {"since": 0})[1])
     )
     listening.start()
+    return listening, heard
+
+
+def test_pages_hear_of_each_other(server, page):
+    listening, heard = listen(server)
     page.decide("merge", (0, 0), (1, 0))
     listening.join(10)
     assert heard[0]["last"] == 1
@@ -405,12 +411,7 @@ def test_finishing_elsewhere_ends_the_waiting(folder):
 
 
 def test_all_pages_hear_that_the_review_is_finished(server, page):
-    other = Page(server).enter(server.make_address())
-    heard: list[dict] = []
-    listening = threading.Thread(
-        target=lambda: heard.append(other.post("/api/changes", {"since": 0})[1])
-    )
-    listening.start()
+    listening, heard = listen(server)
     assert page.post("/api/finish")[0] == 200
     listening.join(10)
     assert heard[0]["finished"] is True

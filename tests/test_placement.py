@@ -18,8 +18,8 @@ from tensorflow.python.framework import kernels, op_def_registry
 from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.flags import PRESETS
+from model.opened import describe_words
 from model.optimizer import Adam
-from model.run import describe_words
 from model.step import build_train_chunk
 from tfdata.config import PipelineConfig, TokenizerConfig
 from tfdata.device_feed import DeviceFeed

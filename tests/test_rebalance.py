@@ -14,7 +14,7 @@ import train
 from model.calibration import Calibration, write_calibration
 from model.export import export_run
 from model.infer import build_infer
-from model.run import open_run
+from model.opened import open_run
 from shortline import UserError
 from tests.small_run import make_run, make_texts
 

@@ -15,8 +15,8 @@ import tensorflow as tf
 from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.devices import mirror
+from model.opened import describe_words
 from model.optimizer import Adam
-from model.run import describe_words
 from model.state import State
 from model.step import ChunkMetrics, build_train_chunk
 from model.words import TABLES

@@ -12,8 +12,9 @@ from model.checkpoint import CheckpointWriter, load_checkpoint, restore
 from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.made_up import make_batch, repeat_batches
+from model.opened import describe_words, open_run
 from model.optimizer import Adam, choose_lazy
-from model.run import create_run, describe_words, open_run
+from model.run import create_run
 from model.step import build_train_chunk
 from model.words import TABLES
 from shortline import UserError, flat_values

@@ -1,0 +1,137 @@
+"""A run that is opened to be used: how a trained classifier is put together from its folder.
+
+With the commands predict, evaluate and export, this is the one place in `model` that knows
+`tfdata`: a trained classifier is a network and the encoder that feeds it.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model.calibration import Calibration, read_calibration
+from model.checkpoint import load_best, restore
+from model.classifier import Classifier
+from model.config import ModelConfig
+from model.run import RunPaths
+from model.words import WordParts
+from shortline import UserError, printable
+from tfdata.config import TokenizerConfig
+from tfdata.encode import Encoder
+from tfdata.subwords import hash_pieces, place_stems
+from tfdata.vocab import Vocabulary, read_lines
+
+_BEFORE = {"stems": 0, "pieces": 0, "pairs": 0, "bag": False}
+"""What runs were like whose config.yaml does not have these."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted run, opened to be used."""
+
+    paths: RunPaths
+    settings: dict[str, Any]
+    labels: tuple[str, ...]
+    vocabulary: Vocabulary
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+    calibration: Calibration
+
+    @property
+    def max_len(self) -> int:
+        assert self.tokenizer.max_len is not None  # a run writes the one it settled on
+        return self.tokenizer.max_len
+
+    def build_encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.vocabulary, self.max_len)
+
+    def build_classifier(self, route: str, precision: str = "float32") -> Classifier:
+        """The network with the best weights, which learns no more."""
+        classifier = Classifier(
+            self.model,
+            vocab_size=len(self.vocabulary),
+            num_classes=len(self.labels),
+            unknown_id=self.vocabulary.unknown_id,
+            route=route,
+            precision=precision,
+            parts=describe_words(self.vocabulary, self.tokenizer, self.model),
+        )
+        arrays, _ = load_best(self.paths.best)
+        restore(classifier.weights_by_name, arrays, self.paths.best)
+        if shift := self.calibration.logit_shift:
+            if len(shift) != len(self.labels):
+                raise UserError(
+                    f"{self.paths.calibration}: damaged: {len(shift)} numbers in logit_shift, "
+                    f"{len(self.labels)} labels"
+                )
+            classifier.dense.bias.value.assign_add(shift)
+        classifier.words.fold()
+        return classifier
+
+
+def describe_words(
+    vocabulary: Vocabulary, tokenizer: TokenizerConfig, config: ModelConfig
+) -> WordParts | None:
+    """Stems and pieces of the vocabulary's words, as far as the settings want them."""
+    if tokenizer.tokenizer != "word" or not (tokenizer.stem_characters or config.pieces):
+        return None
+    entries = vocabulary.entries
+    return WordParts(
+        place_stems(entries, tokenizer.stem_characters),
+        hash_pieces(entries, vocabulary.first_word_id, config.pieces),
+    )
+
+
+def open_run(folder: Path, is_calibrated: bool = True) -> Run:
+    """Opens the folder of a run.
+
+    Args:
+      is_calibrated: False: as the network answers by itself.
+
+    Raises:
+      UserError: it is not one, or a file in it is damaged.
+    """
+    paths = RunPaths(folder)
+    try:
+        settings = _BEFORE | yaml.safe_load(paths.config.read_text("utf-8"))
+        tokenizer = _pick(TokenizerConfig, settings)
+        model = _pick(ModelConfig, settings)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not the folder of a run: it has no config.yaml") from None
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{paths.config}: damaged: {error}") from None
+    if tokenizer.max_len is None:
+        raise UserError(f"{paths.config}: damaged: max_len is missing")
+    vocabulary = Vocabulary.load(paths.vocabulary, tokenizer)
+    labels = tuple(read_lines(paths.labels))
+    calibration = read_calibration(paths.calibration) if is_calibrated else Calibration()
+    return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration)
+
+
+def _pick(config_type: type, settings: Mapping[str, Any]):
+    """Raises a ValueError naming a setting that is of another kind."""
+    kinds = typing.get_type_hints(config_type)
+    picked = {name: settings[name] for name in kinds if name in settings}
+    for name, value in picked.items():
+        if not _fits(value, kinds[name]):
+            raise ValueError(f"{name}: {printable(str(value), 40)}")
+    return config_type(**picked)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether it is of this kind: int, float, bool, str, None, a Literal, or one of several.
+
+    >>> _fits(2, float), _fits(2.0, int), _fits(None, int | None)
+    (True, False, True)
+    """
+    several = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return value in several
+    if several:
+        return any(_fits(value, one) for one in several)
+    return type(value) in ((int, float) if kind is float else (kind,))
