@@ -38,7 +38,11 @@ def write_report(folder: Path, out: Path) -> dict[str, Any]:
     funnel = count_funnel(counts)
     after = ", after the review's decisions" if counts["decide"]["decisions"] else ""
     sections = [
-        section("What became of the documents", table(("", "documents"), funnel.items())),
+        section(
+            "What became of the documents",
+            table(("", "documents"), funnel.items()),
+            f"Of {Path(counts['clean']['source']).name}.",
+        ),
         section("Codes", _show_codes(folder, counts), _tell_codes(counts)),
         section("Clusters", _show_clusters(folder), f"The largest{after}."),
         section("Merged", _show_merges(folder), "Texts for which clusters were merged."),

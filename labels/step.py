@@ -45,6 +45,7 @@ def hold_folder(folder: Path, is_new: bool) -> Iterator[None]:
     inside = {p.name for p in folder.iterdir()} - {".lock"} if folder.exists() else set()
     if inside and MARK not in inside and any(not name.startswith(".") for name in inside):
         raise UserError(f"--out {folder}: holds other files; choose another folder, or empty it")
+    is_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder / ".lock", refuse) as is_alone:
         if is_alone:
@@ -52,7 +53,14 @@ def hold_folder(folder: Path, is_new: bool) -> Iterator[None]:
         if not (folder / MARK).exists():
             with write_whole(folder / MARK) as file:
                 json.dump({"format": _FORMAT}, file)
-        yield
+        try:
+            yield
+        except BaseException:
+            if not is_there and not (folder / ORDER[0]).exists():  # nothing came of it
+                sweep([folder / MARK, folder / ".lock"])
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
 
 
 def read_record(folder: Path, step: str) -> dict[str, Any]:

@@ -392,6 +392,13 @@ def test_dropped_clusters_labels_are_not_counted(copied):
     assert read_record(copied, "label")["counts"]["labels"] == len(labels) == len(clusters) - 1
 
 
+def test_a_start_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / "in.csv").write_text("text,more\n,1\n,2\n")
+    with pytest.raises(UserError, match="no row has a text"):
+        main(["run", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out"), "--no-review"])
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
 def test_a_folder_of_other_things_is_left_alone(source, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="other files"):

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMPOSING = {
-    "agreement", "build", "run", "flags", "finish", "infer", "rows", "predict", "evaluate",
+    "agreement", "build", "run", "opened", "flags", "finish", "infer", "rows", "predict", "evaluate",
     "export", "examination", "explain", "tune", "tune_study", "tune_trial",
 }  # fmt: skip
 """Modules of `model` that put a network and its input together, and so may know `tfdata`."""

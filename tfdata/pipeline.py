@@ -7,6 +7,7 @@ Legend: B documents of a replica's batch, T tokens, D documents of a window, S b
 
 from __future__ import annotations
 
+import abc
 import atexit
 import contextlib
 import queue
@@ -64,9 +65,10 @@ _RANKS = (2, 1, 1, 1, 1, 0, 0, 0)  # of one step's fields
 _AHEAD = 64  # batches
 
 
-class WindowFeed:
+class WindowFeed(abc.ABC):
     """Tells of the windows whose batches come next."""
 
+    @abc.abstractmethod
     def poll_window(self, timeout: float) -> WindowInfo | None:
         """The next window, or None if it takes longer than `timeout` seconds.
 
@@ -75,7 +77,6 @@ class WindowFeed:
         Raises:
           UserError: a shard could not be read.
         """
-        raise NotImplementedError
 
     def next_window(self) -> WindowInfo:
         """Waits for the next window.

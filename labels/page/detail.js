@@ -55,7 +55,7 @@ export function draw() {
 
 function drawHead(one) {
   const isNoise = one.id === NOISE;
-  const facts = [counted(one.size, "document"), counted(one.texts, "different text")];
+  const facts = [counted(one.size, "document"), counted(one.texts, "masked text")];
   if (!isNoise) facts.push(`cohesion ${share(one.cohesion)}`);
   return make("header", { className: `head ${one.status}` },
     make("div", { className: "title" },
