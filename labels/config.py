@@ -77,11 +77,14 @@ class ClusterConfig:
 class MergeConfig:
     """Which clusters are taken for one."""
 
-    merge_ratio: float = 0.85
+    merge_ratio: float = 0.9
     """difflib's ratio of two representatives (1: the same text) from which on their clusters are
     merged; above 1: none are."""
+    representatives: int = 3
+    """Most distinct texts of a cluster that are compared, those of most documents."""
 
     def __post_init__(self) -> None:
+        require(self.representatives >= 1, "representatives", self.representatives, "≥ 1")
         require(0.5 <= self.merge_ratio <= 2, "merge-ratio", self.merge_ratio, "from 0.5 to 2")
 
 

@@ -1,11 +1,12 @@
 """Step 4: clusters of texts that are alike are one.
 
-Two clusters are merged where difflib's ratio of their representatives reaches the threshold, and
-what is merged with the same is merged. Noise takes part: a text that is like a cluster's joins it.
+Two clusters are merged where difflib's ratio of two of their representatives, the texts that most
+of their documents have, reaches the threshold, and what is merged with the same is merged. Noise
+takes part: a text that is like a cluster's joins it.
 difflib compares (cydifflib, where it is installed), as in the scripts this comes from; rapidfuzz
 finds what is worth comparing: its similarity by the longest common subsequence is never below
 difflib's ratio, so none is missed.
-Legend: P points, E entities: clusters, then points that are noise.
+Legend: P points, E entities: clusters, then points that are noise; T texts that stand for them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from labels.cluster import NOISE, as_table, by_size
 from labels.config import MergeConfig
 from labels.folder import MERGES
 from labels.neighbours import normalize
-from labels.profile import find_means, find_typical
+from labels.profile import find_means, typicality
 from labels.roots import Roots
 
 try:
@@ -40,7 +41,7 @@ _LOOKED_AT = 2**16
 
 
 class Merge(NamedTuple):
-    """Two entities that were merged for their texts."""
+    """Two texts, of T, whose groups were merged for them."""
 
     first: int
     second: int
@@ -50,25 +51,30 @@ class Merge(NamedTuple):
     """By longest common subsequence: never below the ratio."""
 
 
-def find_merges(texts: Sequence[str], least: float) -> list[Merge]:
-    """Merges of texts, the most alike first, each of two groups that no merge before had joined."""
+def find_merges(texts: Sequence[str], owners: np.ndarray, least: float) -> list[Merge]:
+    """Merges of texts, the most alike first, each of two groups that no merge before had joined.
+
+    Args:
+      owners: int64[T], ascending: texts of the same owner are joined from the start.
+    """
     held: list[np.ndarray] = []
     merges: list[Merge] = []
     for pairs in find_candidates(texts, least):
         held.append(pairs)
         if sum(map(len, held)) > _MOST_HELD:
-            held, merges = [], choose_merges(texts, least, held, merges)
-    return choose_merges(texts, least, held, merges)
+            held, merges = [], choose_merges(texts, owners, least, held, merges)
+    return choose_merges(texts, owners, least, held, merges)
 
 
 def choose_merges(
-    texts: Sequence[str], least: float, candidates: Sequence[np.ndarray], earlier: Sequence[Merge]
-) -> list[Merge]:
+    texts: Sequence[str], owners: np.ndarray, least: float, candidates: Sequence[np.ndarray],
+    earlier: Sequence[Merge],
+) -> list[Merge]:  # fmt: skip
     """Those of the candidates and of earlier merges that join groups, the most alike first.
 
     It is a spanning forest (Kruskal 1956): a pair that a part of all pairs leaves out, all would.
     """
-    roots = Roots(len(texts))
+    roots = Roots(int(owners.max(initial=-1)) + 1)
     ratios = {(merge.first, merge.second): merge.ratio for merge in earlier}
     known = [[merge.first, merge.second, merge.similarity] for merge in earlier]
     pairs = np.concatenate([np.array(known).reshape(-1, 3), *candidates])
@@ -77,17 +83,18 @@ def choose_merges(
     for start in range(0, len(order), _LOOKED_AT):
         some = pairs[order[start : start + _LOOKED_AT]]
         ends = some[:, :2].astype(np.int64)
-        apart = np.flatnonzero(roots.of(ends[:, 0]) != roots.of(ends[:, 1]))
-        for (first, second), similarity in zip(
-            ends[apart].tolist(), some[apart, 2].tolist(), strict=True
+        groups = roots.of(owners[ends])
+        apart = np.flatnonzero(groups[:, 0] != groups[:, 1])
+        for (first, second), (ours, theirs), similarity in zip(
+            ends[apart].tolist(), groups[apart].tolist(), some[apart, 2].tolist(), strict=True
         ):
-            if roots.one(first) == roots.one(second):
+            if roots.one(ours) == roots.one(theirs):
                 continue
             ratio = ratios.get((first, second))
             if ratio is None:
                 ratio = SequenceMatcher(None, texts[first], texts[second]).ratio()
             if ratio >= least:
-                roots.join(first, second)
+                roots.join(ours, theirs)
                 merges.append(Merge(first, second, ratio, similarity))
     return merges
 
@@ -136,23 +143,26 @@ def merge(
     codes = normalize(codes)
     num_clusters = int(clusters.max(initial=-1)) + 1
     noise = np.flatnonzero(clusters == NOISE)
-    typical = find_typical(codes, weights, clusters, find_means(codes, weights, clusters))
-    entities = np.concatenate([typical, noise])
-    texts = points["masked"].take(pa.array(entities)).to_pylist()
-    merges = find_merges(texts, config.merge_ratio) if config.merge_ratio <= 1 else []
-    roots = Roots(len(entities))
+    chosen = find_representatives(codes, weights, clusters, config.representatives)
+    rows = np.concatenate([chosen, noise])
+    num_entities = num_clusters + len(noise)
+    owners = np.concatenate([clusters[chosen], np.arange(num_clusters, num_entities)])
+    owners = owners.astype(np.int64)
+    texts = points["masked"].take(pa.array(rows)).to_pylist()
+    merges = find_merges(texts, owners, config.merge_ratio) if config.merge_ratio <= 1 else []
+    roots = Roots(num_entities)
     for pair in merges:
-        roots.join(pair.first, pair.second)
-    group_of = roots.of(np.arange(len(entities)))
+        roots.join(int(owners[pair.first]), int(owners[pair.second]))
+    group_of = roots.of(np.arange(num_entities))
     of_point = clusters.copy()
     of_point[clusters >= 0] = group_of[clusters[clusters >= 0]]
     of_point[noise] = group_of[num_clusters:]
-    sizes = np.bincount(of_point, weights, len(entities))
-    too_small = (sizes < min_docs) & (np.arange(len(entities)) >= num_clusters)
+    sizes = np.bincount(of_point, weights, num_entities)
+    too_small = (sizes < min_docs) & (np.arange(num_entities) >= num_clusters)
     of_point[too_small[of_point]] = NOISE
     merged = by_size(of_point, weights)
     pq.write_table(as_table(merged), out / "points.parquet", compression="zstd")
-    _write_evidence(merges, entities, texts, clusters, merged, out / "merges.parquet")
+    _write_evidence(merges, rows, texts, clusters, merged, out / "merges.parquet")
     return {
         "merges": len(merges), "clusters_before": num_clusters,
         "clusters": int(merged.max(initial=-1)) + 1,
@@ -161,16 +171,31 @@ def merge(
     }  # fmt: skip
 
 
+def find_representatives(
+    codes: np.ndarray, weights: np.ndarray, clusters: np.ndarray, most: int
+) -> np.ndarray:
+    """int64[n]: points that stand for their clusters, up to `most` of each, cluster by cluster.
+
+    Those of most documents come first, of as many the nearest to the cluster's mean.
+    """
+    similar = np.round(typicality(codes, clusters, find_means(codes, weights, clusters)), 5)
+    order = np.lexsort((-similar, -weights, clusters))
+    order = order[clusters[order] >= 0]
+    sizes = np.bincount(clusters[order])
+    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return order[place < most]
+
+
 def _write_evidence(
-    merges: Sequence[Merge], entities: np.ndarray, texts: Sequence[str], clusters: np.ndarray,
+    merges: Sequence[Merge], rows: np.ndarray, texts: Sequence[str], clusters: np.ndarray,
     merged: np.ndarray, path: Path,
 ) -> None:  # fmt: skip
     first = np.array([m.first for m in merges], np.int64)
     second = np.array([m.second for m in merges], np.int64)
-    after = merged[entities[first]]
+    after = merged[rows[first]]
     columns = [
-        _nullable(clusters[entities[first]]),
-        _nullable(clusters[entities[second]]),
+        _nullable(clusters[rows[first]]),
+        _nullable(clusters[rows[second]]),
         _nullable(after),
         pa.array([m.ratio for m in merges], pa.float32()),
         pa.array([texts[m.first] for m in merges], pa.string()),

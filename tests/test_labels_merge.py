@@ -30,19 +30,21 @@ def test_the_candidates_bound_is_above_difflib(a, b):
 
 
 @given(
-    st.lists(st.text("abc ", max_size=10), min_size=1, max_size=20),
+    st.lists(st.tuples(st.text("abc ", max_size=10), st.booleans()), min_size=1, max_size=20),
     st.sampled_from([0.5, 0.7, 0.85, 1.0]),
 )
 @settings(max_examples=150)
-def test_merged_are_those_that_difflib_connects(texts, least):
-    groups = list(range(len(texts)))
+def test_merged_are_those_that_difflib_connects(drawn, least):
+    texts = [text for text, _ in drawn]
+    owners = np.cumsum([is_new for _, is_new in drawn])
+    groups = owners.tolist()
     for i in range(len(texts)):
         for j in range(i):
             if _ratio(texts[j], texts[i]) >= least:
                 low, high = sorted((groups[i], groups[j]))
                 groups = [low if g == high else g for g in groups]
-    merges = find_merges(texts, least)
-    found = list(range(len(texts)))
+    merges = find_merges(texts, owners, least)
+    found = owners.tolist()
     for pair in merges:
         assert pair.ratio == _ratio(texts[pair.first], texts[pair.second]) >= least
         low, high = sorted((found[pair.first], found[pair.second]))
@@ -55,12 +57,13 @@ def test_merged_are_those_that_difflib_connects(texts, least):
 @given(st.lists(st.text("ab ", max_size=8), min_size=2, max_size=30), st.integers(1, 9))
 @settings(max_examples=100)
 def test_a_part_of_the_pairs_at_a_time_merges_the_same(texts, held):
-    whole = find_merges(texts, 0.7)
+    owners = np.arange(len(texts)) // 2
+    whole = find_merges(texts, owners, 0.7)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("labels.merge._MOST_HELD", held)
         patched.setattr("labels.merge._LOOKED_AT", 2)
         patched.setattr("labels.merge._BLOCK_PAIRS", 2 * len(texts))  # two rows at a time
-        assert find_merges(texts, 0.7) == whole
+        assert find_merges(texts, owners, 0.7) == whole
 
 
 def _points(masked, weights):
@@ -94,7 +97,24 @@ def test_noise_joins_what_it_is_like(small, tmp_path):
     assert told["merges"] == len(evidence) == 3
     for row in evidence.to_pylist():
         assert row["ratio"] == pytest.approx(_ratio(row["text_a"], row["text_b"]))
-        assert row["ratio"] >= 0.85
+        assert row["ratio"] >= 0.9
+
+
+def test_a_cluster_is_compared_by_its_most_frequent_texts(tmp_path):
+    """One text for 786 documents missed 143 of the same template (loghub's OpenStack)."""
+    masked = ["GET <path> in <num>", "POST <path> of <num> <uuid>", "POST <path> of <num> <id>"]
+    masked += ["rarest", "rarest of all"]
+    points = _points(masked, np.array([5, 4, 3, 2, 3], np.int32))
+    codes = normalize(np.array([[9, 0], [7, 2], [0, 9], [8, 0], [-9, 0]], np.float32))
+    clusters = np.array([0, 0, 1, 0, 2], np.int32)
+    merge(points, codes, clusters, 3, tmp_path, MergeConfig(representatives=1))
+    assert read_assigned(tmp_path / "points.parquet").tolist() == [0, 0, 1, 0, 2]
+    told = merge(points, codes, clusters, 3, tmp_path, MergeConfig(merge_ratio=0.6))
+    assert read_assigned(tmp_path / "points.parquet").tolist() == [0] * 5
+    assert told["merges"] == 2
+    two = MergeConfig(merge_ratio=0.6, representatives=2)
+    merge(points, codes, clusters, 3, tmp_path, two)
+    assert read_assigned(tmp_path / "points.parquet").tolist() == [0, 0, 0, 0, 1]
 
 
 def test_nothing_is_merged_above_one(small, tmp_path):

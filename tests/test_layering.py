@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMPOSING = {
-    "agreement", "build", "run", "opened", "flags", "finish", "infer", "rows", "predict", "evaluate",
-    "export", "examination", "explain", "tune", "tune_study", "tune_trial",
+    "agreement", "build", "run", "opened", "flags", "finish", "infer", "rows", "predict",
+    "evaluate", "export", "examination", "explain", "tune", "tune_study", "tune_trial",
 }  # fmt: skip
 """Modules of `model` that put a network and its input together, and so may know `tfdata`."""
 
