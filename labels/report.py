@@ -15,7 +15,7 @@ from labels.cluster import NOISE, read_assigned
 from labels.neighbours import normalize
 from labels.profile import find_means, take_examples, typicality
 from labels.step import RESULTS, read_record
-from model.page import build_page, bullet_list, section, side_by_side, table
+from model.page import build_page, bullet_list, escape, section, side_by_side, table
 from model.plots import to_figure
 from shortline import write_whole
 
@@ -37,12 +37,11 @@ def write_report(folder: Path, out: Path) -> dict[str, Any]:
     }
     funnel = count_funnel(counts)
     after = ", after the review's decisions" if counts["decide"]["decisions"] else ""
+    source = Path(counts["clean"]["source"]).name
+    told = f"{funnel['documents in']:,} documents, {counts['label']['labels']:,} labels"
     sections = [
-        section(
-            "What became of the documents",
-            table(("", "documents"), funnel.items()),
-            f"Of {Path(counts['clean']['source']).name}.",
-        ),
+        f"<header><h1>{escape(source, 80)}, labelled</h1><p>{told}</p></header>",
+        section("What became of the documents", table(("", "documents"), funnel.items())),
         section("Codes", _show_codes(folder, counts), _tell_codes(counts)),
         section("Clusters", _show_clusters(folder), f"The largest{after}."),
         section("Merged", _show_merges(folder), "Texts for which clusters were merged."),
@@ -50,7 +49,7 @@ def write_report(folder: Path, out: Path) -> dict[str, Any]:
         section("Cleaning", _show_rules(counts["clean"]["rules"])),
     ]
     with write_whole(out / RESULTS["report"]) as file:
-        file.write(build_page("Labelling", sections))
+        file.write(build_page(f"{source}, labelled", sections))
     return {name.replace(" ", "_"): value for name, value in funnel.items()}
 
 
@@ -96,14 +95,17 @@ def _show_codes(folder: Path, counts: dict[str, Any]) -> str:
 
     def draw(axes) -> None:
         axes.scatter(flat[:, 0], flat[:, 1], s=4, c=colours, linewidths=0)
-        axes.set_title("Codes")
+        axes.set(title="Codes", xlabel="first direction", ylabel="second direction")
 
     figures = [to_figure("codes", draw)]
     sizes = pq.read_table(folder / "decide" / "clusters.parquet")["size"].to_numpy()
 
     def draw_sizes(axes) -> None:
         axes.plot(np.arange(1, len(sizes) + 1), sizes, color=_COLOURS[0])
-        axes.set(title="Documents of a cluster, the largest first", xscale="log", yscale="log")
+        axes.set(
+            title="Clusters, the largest first", xlabel="cluster", ylabel="documents",
+            xscale="log", yscale="log",
+        )  # fmt: skip
 
     if len(sizes):
         figures.append(to_figure("sizes", draw_sizes))
@@ -114,7 +116,10 @@ def _show_codes(folder: Path, counts: dict[str, Any]) -> str:
             curve = cluster["curve"]
             axes.plot(np.linspace(0, 1, len(curve)), curve, color=_COLOURS[0])
             axes.axhline(cluster["eps"], color=_COLOURS[1], linewidth=1)
-            axes.set_title("Distance to the nearest documents, sorted; eps")
+            axes.set(
+                title="Distance to the nearest documents; eps",
+                xlabel="share of the distinct texts, sorted", ylabel="distance",
+            )  # fmt: skip
 
         figures.append(to_figure("k_distance", draw_curve))
     return side_by_side(*figures)
