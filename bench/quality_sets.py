@@ -27,7 +27,7 @@ from shortline import UserError
 
 OUT_OF_SCOPE = "oos"
 _PARTS = ("train", "valid", "test", "all")
-_SCHEMA = 1  # of the files in the cache
+_SCHEMA = 2  # of the files in the cache
 _TEST_OF, _VALID_OF = 5, 10  # a fifth tests; of what is left a tenth validates in development
 
 
@@ -38,7 +38,8 @@ class Rules:
     development: bool
     """Score a validation part, and leave the test part out of everything."""
     validation: str
-    """file: an official valid part validates; share: it trains, and train.py sets a share aside."""
+    """file: an official valid part validates; share: it trains, and train.py sets a share aside.
+    In development: the rows that are scored validate, too (file), or do not (share)."""
     random: tuple[str, ...]
     """Sets that are split at random where there is no official split."""
 
@@ -157,6 +158,8 @@ def choose_rows(
             choose = _random_rows(1, _VALID_OF) if random else _hashed_rows("valid ", _VALID_OF)
             is_valid = choose(train)
             train, valid = train.filter(pc.invert(is_valid)), train.filter(is_valid)
+        if rules.validation == "share":
+            return {"data": train, "scored": _hide(valid)}
         return {"data": train, "valid": valid, "scored": _hide(valid)}
     scored = _hide(parts["test"])
     if valid is None:

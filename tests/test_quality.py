@@ -72,7 +72,12 @@ def test_development_never_sees_the_test_part(tmp_path):
     assert _texts(data.data) == texts["train"]
     assert _texts(data.valid) == _texts(data.scored) == texts["valid"]
     assert data.baseline == (data.data,)  # it must not train on what is scored
-    for file in data.data.parent.iterdir():
+    apart = prepare_set(folder, _rules(development=True, validation="share"), tmp_path / "cache")
+    assert apart.valid is None  # what is scored chooses no epoch
+    assert _texts(apart.data) == texts["train"]
+    assert _texts(apart.scored) == texts["valid"]
+    assert apart.baseline == (apart.data,)
+    for file in [*data.data.parent.iterdir(), *apart.data.parent.iterdir()]:
         assert not {*_texts(file)} & {*texts["test"]}
 
 
