@@ -43,7 +43,7 @@ class LabelsBenchFlags:
     """Also HDBSCAN in place of DBSCAN."""
     encode_steps: int = 1_000
     """Of the auto-encoder."""
-    merge_ratio: float = 0.9
+    merge_ratio: float = 0.88
     """Of `labels merge`."""
     seed: int = 0
     """Of the auto-encoder and of k-means."""

@@ -77,11 +77,12 @@ class ClusterConfig:
 class MergeConfig:
     """Which clusters are taken for one."""
 
-    merge_ratio: float = 0.9
+    merge_ratio: float = 0.88
     """difflib's ratio of two representatives (1: the same text) from which on their clusters are
     merged; above 1: none are."""
     representatives: int = 3
-    """Most distinct texts of a cluster that are compared, those of most documents."""
+    """How many texts of a cluster are compared, at most: those of most documents, all but the first
+    of one in a hundred of them or more."""
 
     def __post_init__(self) -> None:
         require(self.representatives >= 1, "representatives", self.representatives, "≥ 1")

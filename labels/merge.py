@@ -1,6 +1,6 @@
 """Step 4: clusters of texts that are alike are one.
 
-Two clusters are merged where difflib's ratio of two of their representatives, the texts that most
+Two clusters are merged where difflib's ratio of two of their representatives, the texts that many
 of their documents have, reaches the threshold, and what is merged with the same is merged. Noise
 takes part: a text that is like a cluster's joins it.
 difflib compares (cydifflib, where it is installed), as in the scripts this comes from; rapidfuzz
@@ -36,6 +36,7 @@ _BLOCK_PAIRS = 2**21
 _THREADS = 2
 _MOST_HELD = 2**22
 """Pairs: 100 MB."""
+_LEAST_SHARE = 0.01
 _LOOKED_AT = 2**16
 """Pairs at once, of which those that are joined by then are left out together."""
 
@@ -55,7 +56,7 @@ def find_merges(texts: Sequence[str], owners: np.ndarray, least: float) -> list[
     """Merges of texts, the most alike first, each of two groups that no merge before had joined.
 
     Args:
-      owners: int64[T], ascending: texts of the same owner are joined from the start.
+      owners: int64[T], from 0: texts of the same owner are joined from the start.
     """
     held: list[np.ndarray] = []
     merges: list[Merge] = []
@@ -176,14 +177,18 @@ def find_representatives(
 ) -> np.ndarray:
     """int64[n]: points that stand for their clusters, up to `most` of each, cluster by cluster.
 
-    Those of most documents come first, of as many the nearest to the cluster's mean.
+    Those of most documents come first, of as many the nearest to the cluster's mean. All but the
+    first must be of several documents, and of one in a hundred of their cluster: what one document
+    alone says is no reason to merge thousands.
     """
     similar = np.round(typicality(codes, clusters, find_means(codes, weights, clusters)), 5)
     order = np.lexsort((-similar, -weights, clusters))
     order = order[clusters[order] >= 0]
     sizes = np.bincount(clusters[order])
     place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return order[place < most]
+    documents = np.bincount(clusters[order], weights[order])[clusters[order]]
+    is_telling = (weights[order] > 1) & (weights[order] >= _LEAST_SHARE * documents)
+    return order[(place < most) & ((place == 0) | is_telling)]
 
 
 def _write_evidence(

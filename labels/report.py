@@ -38,7 +38,8 @@ def write_report(folder: Path, out: Path) -> dict[str, Any]:
     funnel = count_funnel(counts)
     after = ", after the review's decisions" if counts["decide"]["decisions"] else ""
     source = Path(counts["clean"]["source"]).name
-    told = f"{funnel['documents in']:,} documents, {counts['label']['labels']:,} labels"
+    labels = counts["label"]["labels"]
+    told = f"{funnel['documents in']:,} documents, {labels:,} label{'s' * (labels != 1)}"
     sections = [
         f"<header><h1>{escape(source, 80)}, labelled</h1><p>{told}</p></header>",
         section("What became of the documents", table(("", "documents"), funnel.items())),

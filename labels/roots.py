@@ -9,8 +9,9 @@ class Roots:
     """Each group has the least of its numbers for its root.
 
     >>> roots = Roots(4)
-    >>> roots.join(3, 1), roots.join(1, 3), roots.of(np.arange(4)).tolist()
-    (True, False, [0, 1, 2, 1])
+    >>> roots.join(3, 1)
+    >>> roots.of(np.arange(4)).tolist()
+    [0, 1, 2, 1]
     """
 
     def __init__(self, num: int):
@@ -22,6 +23,7 @@ class Roots:
             above = self._parents[numbers]
             if np.array_equal(above, numbers):
                 return numbers
+            self._parents[numbers] = self._parents[above]  # half as long a way the next time
             numbers = above
 
     def one(self, number: int) -> int:
@@ -32,8 +34,6 @@ class Roots:
             number = parents[number]
         return int(number)
 
-    def join(self, first: int, second: int) -> bool:
-        """Whether they were apart."""
+    def join(self, first: int, second: int) -> None:
         low, high = sorted((self.one(first), self.one(second)))
         self._parents[high] = low
-        return low != high

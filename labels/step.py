@@ -47,7 +47,7 @@ def hold_folder(folder: Path, is_new: bool) -> Iterator[None]:
         raise UserError(f"--out {folder}: holds other files; choose another folder, or empty it")
     is_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder / ".lock", refuse) as is_alone:
+    with hold_lock(folder / ".lock", refuse) as is_alone:  # False: this file system has no locks
         if is_alone:
             sweep(folder.glob(".*.tmp"))
         if not (folder / MARK).exists():
@@ -56,7 +56,7 @@ def hold_folder(folder: Path, is_new: bool) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if not is_there and not (folder / ORDER[0]).exists():  # nothing came of it
+            if not is_there and is_alone and not (folder / ORDER[0]).exists():  # nothing came of it
                 sweep([folder / MARK, folder / ".lock"])
                 with contextlib.suppress(OSError):
                     folder.rmdir()

@@ -1,7 +1,6 @@
 """A run that is opened to be used: how a trained classifier is put together from its folder.
 
-With the commands predict, evaluate and export, this is the one place in `model` that knows
-`tfdata`: a trained classifier is a network and the encoder that feeds it.
+A trained classifier is a network and the encoder that feeds it.
 """
 
 from __future__ import annotations
