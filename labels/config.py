@@ -81,8 +81,8 @@ class MergeConfig:
     """difflib's ratio of two representatives (1: the same text) from which on their clusters are
     merged; above 1: none are."""
     representatives: int = 3
-    """How many texts of a cluster are compared, at most: those of most documents, all but the first
-    of one in a hundred of them or more."""
+    """How many texts of a cluster are compared, at most: those of most documents; where none is of
+    several documents and of one in a hundred of the cluster, the one nearest to its mean."""
 
     def __post_init__(self) -> None:
         require(self.representatives >= 1, "representatives", self.representatives, "≥ 1")

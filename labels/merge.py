@@ -177,18 +177,20 @@ def find_representatives(
 ) -> np.ndarray:
     """int64[n]: points that stand for their clusters, up to `most` of each, cluster by cluster.
 
-    Those of most documents come first, of as many the nearest to the cluster's mean. All but the
-    first must be of several documents, and of one in a hundred of their cluster: what one document
-    alone says is no reason to merge thousands.
+    The most frequent texts, each of several documents and of one in a hundred of its cluster: what
+    one document alone says is no reason to merge thousands. Where a cluster has none, the text
+    nearest to its mean.
     """
     similar = np.round(typicality(codes, clusters, find_means(codes, weights, clusters)), 5)
-    order = np.lexsort((-similar, -weights, clusters))
+    sizes = np.bincount(clusters[clusters >= 0], weights[clusters >= 0])
+    inside = np.flatnonzero(clusters >= 0)
+    is_telling = weights > 1
+    is_telling[inside] &= weights[inside] >= _LEAST_SHARE * sizes[clusters[inside]]
+    order = np.lexsort((-similar, -weights * is_telling, clusters))
     order = order[clusters[order] >= 0]
-    sizes = np.bincount(clusters[order])
-    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    documents = np.bincount(clusters[order], weights[order])[clusters[order]]
-    is_telling = (weights[order] > 1) & (weights[order] >= _LEAST_SHARE * documents)
-    return order[(place < most) & ((place == 0) | is_telling)]
+    counts = np.bincount(clusters[order])
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return order[(place == 0) | (is_telling[order] & (place < most))]
 
 
 def _write_evidence(

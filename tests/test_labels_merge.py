@@ -17,7 +17,7 @@ from labels.config import MergeConfig
 from labels.folder import CLUSTERS, MERGES, POINTS
 from labels.merge import find_merges, find_representatives, merge
 from labels.neighbours import normalize
-from labels.profile import describe_clusters, name_clusters, near_means
+from labels.profile import describe_clusters, find_means, find_typical, name_clusters, near_means
 
 
 def _ratio(a, b):
@@ -128,20 +128,29 @@ def test_of_texts_as_frequent_the_nearest_to_the_mean_stand_for_a_cluster():
     codes = normalize(np.array([[9, 1], [9, 0], [8, 3], [9, 0.5], [0, 1]], np.float32))
     clusters = np.array([0, 0, 0, 0, NOISE], np.int32)
     alike, rare_first = np.ones(5, np.int32), np.array([1, 1, 5, 1, 9], np.int32)
+    nearest, means = (
+        find_representatives(codes, alike, clusters, 3),
+        find_means(codes, alike, clusters),
+    )
+    assert nearest.tolist() == find_typical(codes, alike, clusters, means).tolist()
     assert sorted(find_representatives(codes, 2 * alike, clusters, 2).tolist()) == [0, 3]
     assert find_representatives(codes, rare_first, clusters, 1).tolist() == [2]
     assert len(find_representatives(codes, 2 * alike, clusters, 9)) == 4
 
 
 def test_what_few_documents_say_stands_for_no_cluster():
-    """By texts of one document each, 20,000 generated documents were merged with others' class."""
+    """By texts of one document each, thousands of generated documents joined another class."""
     codes = normalize(np.array([[9, 0], [9, 1], [8, 3], [9, 2]], np.float32))
     clusters = np.zeros(4, np.int32)
     for weights, expected in (
-        ([1, 1, 1, 1], 1), ([2, 2, 1, 1], 2), ([300, 3, 2, 1], 1), ([300, 4, 2, 1], 2),
+        ([1, 1, 1, 1], [3]), ([2, 1, 1, 2], [0, 3]),
+        ([300, 3, 2, 1], [0]), ([300, 4, 2, 1], [0, 1]),
     ):  # fmt: skip
         found = find_representatives(codes, np.array(weights, np.int32), clusters, 4)
-        assert len(found) == expected
+        assert sorted(found.tolist()) == expected
+    crowd = normalize(np.concatenate([np.tile([[9, 1]], (300, 1)), [[0, 9]]]).astype(np.float32))
+    weights = np.array([1] * 300 + [2], np.int32)
+    assert find_representatives(crowd, weights, np.zeros(301, np.int32), 3)[0] < 300
 
 
 def test_nothing_is_merged_above_one(small, tmp_path):
