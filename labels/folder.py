@@ -50,7 +50,7 @@ MERGES = pa.schema(
     [
         ("cluster_a", pa.int32()),  # of cluster/points.parquet; null: the text was noise
         ("cluster_b", pa.int32()),
-        ("merged", pa.int32()),  # what both are in merge/points.parquet; null: too small for one
+        ("merged", pa.int32()),  # what both are in merge/points.parquet
         ("ratio", pa.float32()),  # difflib's, of the two texts that decided
         ("text_a", pa.string()),
         ("text_b", pa.string()),

@@ -163,10 +163,14 @@ def merge(
     of_point[too_small[of_point]] = NOISE
     merged = by_size(of_point, weights)
     pq.write_table(as_table(merged), out / "points.parquet", compression="zstd")
+    merges = [pair for pair in merges if merged[rows[pair.first]] != NOISE]
     _write_evidence(merges, rows, texts, clusters, merged, out / "merges.parquet")
+    num_merged = int(merged.max(initial=-1)) + 1
+    num_left = len(np.unique(group_of[:num_clusters]))
     return {
         "merges": len(merges), "clusters_before": num_clusters,
-        "clusters": int(merged.max(initial=-1)) + 1,
+        "clusters_merged_into_others": num_clusters - num_left,
+        "clusters_made_of_noise": num_merged - num_left, "clusters": num_merged,
         "documents_out_of_noise": int(weights[noise][merged[noise] >= 0].sum()),
         "noise_documents": int(weights[merged == NOISE].sum()),
     }  # fmt: skip

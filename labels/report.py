@@ -45,7 +45,11 @@ def write_report(folder: Path, out: Path) -> dict[str, Any]:
         section("What became of the documents", table(("", "documents"), funnel.items())),
         section("Codes", _show_codes(folder, counts), _tell_codes(counts)),
         section("Clusters", _show_clusters(folder), f"The largest{after}."),
-        section("Merged", _show_merges(folder), "Texts for which clusters were merged."),
+        section(
+            "Merged",
+            _show_merges(folder),
+            "Texts for which clusters were merged or noise taken in, the most doubtful first.",
+        ),
         section("Near copies", _show_copies(folder), "Removed, and what was kept instead."),
         section("Cleaning", _show_rules(counts["clean"]["rules"])),
     ]

@@ -95,9 +95,19 @@ def _make_merge(folder: Path, source: Path, settings: Settings) -> dict[str, Any
         texts = pq.read_table(folder / "clean" / "documents.parquet", columns=["text"])["text"]
         merged = read_assigned(out / "points.parquet")
         describe_clusters(points, texts, codes, merged, out / "clusters.parquet")
+        tell_noise(told["noise_documents"], int(points["weight"].to_numpy().sum()))
         return told
 
     return run_step(folder, "merge", settings.merge, fill)
+
+
+def tell_noise(noise: int, documents: int) -> None:
+    """Says so where texts are not of the kind that clustering is for."""
+    if noise > documents / 2:
+        print(
+            f"merge: {noise:,} of {documents:,} documents are noise: they repeat one another too "
+            "little to be labelled by likeness; label some hundred by hand and train on those"
+        )
 
 
 def _make_decide(folder: Path, source: Path, settings: Settings) -> dict[str, Any]:

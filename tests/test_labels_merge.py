@@ -18,6 +18,7 @@ from labels.folder import CLUSTERS, MERGES, POINTS
 from labels.merge import find_merges, find_representatives, merge
 from labels.neighbours import normalize
 from labels.profile import describe_clusters, find_means, find_typical, name_clusters, near_means
+from labels.run import tell_noise
 
 
 def _ratio(a, b):
@@ -92,6 +93,7 @@ def test_noise_joins_what_it_is_like(small, tmp_path):
     merged = read_assigned(tmp_path / "points.parquet").tolist()
     assert merged == [0, 0, 1, 0, NOISE, 1]
     assert (told["clusters_before"], told["clusters"], told["noise_documents"]) == (3, 2, 2)
+    assert (told["clusters_merged_into_others"], told["clusters_made_of_noise"]) == (1, 0)
     evidence = pq.read_table(tmp_path / "merges.parquet")
     assert evidence.schema == MERGES
     assert told["merges"] == len(evidence) == 3
@@ -164,10 +166,18 @@ def test_nothing_is_merged_above_one(small, tmp_path):
 def test_noise_alone_makes_a_cluster_of_documents_enough(tmp_path):
     points = _points(["removing a", "removing b", "zzz"], np.array([1, 1, 1], np.int32))
     codes, noise = np.eye(3, dtype=np.float32), np.full(3, NOISE, np.int32)
-    merge(points, codes, noise, 2, tmp_path, MergeConfig())
+    told = merge(points, codes, noise, 2, tmp_path, MergeConfig())
+    assert (told["merges"], told["clusters_made_of_noise"], told["clusters"]) == (1, 1, 1)
     assert read_assigned(tmp_path / "points.parquet").tolist() == [0, 0, NOISE]
-    merge(points, codes, noise, 3, tmp_path, MergeConfig())
+    told = merge(points, codes, noise, 3, tmp_path, MergeConfig())
     assert read_assigned(tmp_path / "points.parquet").tolist() == [NOISE] * 3
+    assert told["merges"] == len(pq.read_table(tmp_path / "merges.parquet")) == 0  # it stayed noise
+
+
+@pytest.mark.parametrize(("noise", "is_told"), [(501, True), (500, False)])
+def test_where_most_is_noise_it_is_said(noise, is_told, capsys):
+    tell_noise(noise, 1_000)
+    assert ("501 of 1,000 documents are noise" in capsys.readouterr().out) == is_told
 
 
 def test_clusters_are_described(small, tmp_path):
