@@ -82,8 +82,9 @@ def measure(folder: Path, num_docs: int, classify: bool) -> dict[str, Any]:
     made = run_stage(
         ["-m", "labels", "run", str(texts), "--out", str(out), "--no-review"], folder, environment
     )
-    counts = made.result
-    steps = {name: counts[name]["seconds"] for name in counts if name != "out"}
+    counts = {name: value for name, value in made.result.items() if name != "out"}
+    counts["clean"].pop("source")  # of a temporary folder, as `out`
+    steps = {name: counts[name]["seconds"] for name in counts}
     labelled = pq.read_table(out / "labelled.parquet", columns=["cluster", "label", "duplicate_of"])
     point = {
         "docs": num_docs, "seconds": made.seconds, "cpu_seconds": made.cpu_seconds,
