@@ -37,6 +37,7 @@ _THREADS = 2
 _MOST_HELD = 2**22
 """Pairs: 100 MB."""
 _LEAST_SHARE = 0.01
+"""Of a cluster's documents, for a text to stand for it."""
 _LOOKED_AT = 2**16
 """Pairs at once, of which those that are joined by then are left out together."""
 
