@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.cluster import Cluster, find_cluster
 from model.flags import read_flags, settle
@@ -338,15 +338,19 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     """Scores, report and export of the best weights, and the summary last: then all is there."""
     from model.checkpoint import load_best, restore
     from model.finish import finish_run, rebalance
+    from model.linear_stage import add_linear, attach_linear
 
-    weights = trainer.classifier.weights_by_name
-    long_tail = {}
+    weights, training = trainer.classifier.weights_by_name, trainer.flags.train
+    changes: dict[str, Any] = {}
     if trainer.workers.is_chief:
         arrays, _ = load_best(trainer.paths.best)
         restore(weights, arrays, trainer.paths.best)
-        if trainer.flags.train.long_tail == "auto":
-            long_tail = rebalance(trainer.paths, trainer.classifier, shard_set)
+        if training.linear == "auto":
+            changes |= add_linear(trainer.paths, shard_set, trainer.flags.pipeline, training.seed)
+        if training.long_tail == "auto":
+            changes |= rebalance(trainer.paths, trainer.classifier, shard_set)
     trainer.workers.set_as_chief(weights)
+    is_changed = attach_linear(trainer.paths, trainer.classifier, trainer.workers)
     steady = state.epoch_seconds[1:] or state.epoch_seconds
     facts = trainer.facts | {
         "best_epoch": state.best_epoch,
@@ -358,11 +362,11 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
         "startup_seconds": state.startup_seconds,
         "startup": {phase: round(seconds, 3) for phase, seconds in state.startup.items()},
         "padding_fraction": state.padding_fraction,
-        **long_tail,
+        **changes,
     }
     finish_run(
         trainer.paths, trainer.classifier, trainer.encoder, shard_set, trainer.flags.pipeline,
-        trainer.predict_valid, facts, trainer.workers.is_chief,
+        None if is_changed else trainer.predict_valid, facts, trainer.workers.is_chief,
     )  # fmt: skip
 
 

@@ -129,6 +129,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(-(low + high) / 2))
 
 
+def mean_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean cross-entropy of float32[D, C] and int[D], below C."""
+    predicted = np.zeros(len(labels), np.int64)
+    _, losses = _probabilities(logits, labels, predicted, np.ones(len(labels)))
+    return float(losses.mean(dtype=np.float64))
+
+
 def _probabilities(logits, labels, predicted, temperatures) -> tuple[np.ndarray, np.ndarray]:
     """float32[D] of the predicted classes, and the cross-entropy float32[D]; junk for labels that
     training lacks."""

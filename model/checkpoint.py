@@ -39,7 +39,10 @@ class DamagedCheckpoint(UserError):
     """A checkpoint is not as it was written."""
 
 
-def _write(path: Path, arrays: Mapping[str, Any], state: str, keep: int) -> None:
+def write_checkpoint(
+    path: Path, arrays: Mapping[str, Any], state: str = "{}", keep: int = 1
+) -> None:
+    """Named arrays, and what JSON says of them, in one file that is whole or not there."""
     arrays = {**arrays, _STATE: np.frombuffer(state.encode(), np.uint8)}
     arrays[_DIGEST] = np.frombuffer(_digest(arrays), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +167,7 @@ def _save(
             )
     first, *others = paths
     with _naming(first):
-        _write(first, arrays, state, 1 if others else keep)
+        write_checkpoint(first, arrays, state, 1 if others else keep)
     for path in others:
         with _naming(path):
             _shift(path, keep if path == paths[-1] else 1)

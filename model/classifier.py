@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from model.config import ModelConfig
+from model.linear import LinearPath
 from model.lstm import build_lstm, run_lstm, run_stack
 from model.noise import dropout, dropout_tokens, uniform_rows
 from model.pooling import max_inside, sum_inside
@@ -67,6 +68,8 @@ class Classifier(keras.layers.Layer):
         num_features += config.embedding_dim if config.bag else 0
         num_features += config.pairs_dim if config.pairs else 0
         self.dense.build((None, num_features))
+        self.linear: LinearPath | None = None
+        """What adds to the logits of a network that learns no more."""
         self.built = True
 
     @property
@@ -102,8 +105,9 @@ class Classifier(keras.layers.Layer):
         num_docs, num_tokens = tf.shape(found.token_ids)[0], tf.shape(found.token_ids)[1]
         if num_blocks == 1:
             noise = dropout_seed, first_row, num_tokens
-            return self._logits(found, vectors, lengths, noise)
-        logits = []
+            logits = self._logits(found, vectors, lengths, noise)
+            return self._add_linear(logits, token_ids, lengths)
+        parts = []
         for block in range(num_blocks):
             rows = slice(num_docs * block // num_blocks, num_docs * (block + 1) // num_blocks)
             width = tf.cast(tf.reduce_max(tf.concat([lengths[rows], [1]], axis=0)), tf.int32)
@@ -111,8 +115,13 @@ class Classifier(keras.layers.Layer):
             if found.pairs is not None:
                 part = part._replace(pairs=found.pairs[rows, :width])
             noise = dropout_seed, first_row + rows.start, num_tokens
-            logits.append(self._logits(part, vectors, lengths[rows], noise))
-        return tf.concat(logits, axis=0)
+            parts.append(self._logits(part, vectors, lengths[rows], noise))
+        return self._add_linear(tf.concat(parts, axis=0), token_ids, lengths)
+
+    def _add_linear(self, logits, token_ids, lengths) -> tf.Tensor:
+        if self.linear is None:
+            return logits
+        return logits + self.linear.values(token_ids, lengths)
 
     def find(self, token_ids: tf.Tensor) -> Found:
         """int32[B, T] → the batch's tokens, and the rows of the tables that it reads."""

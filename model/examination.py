@@ -74,7 +74,7 @@ def examine(
     infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
     calibration, check = Calibration(logit_shift=run.calibration.logit_shift), None
     if shard_set.num_docs("valid"):
-        logits, labels = _ask(infer, run, shard_set, "valid")
+        logits, labels = ask(infer, run, shard_set, "valid")
         if (found := calibrate(logits, labels)) is not None:
             temperature, check = found
             energies = energy(tf.constant(logits), temperature).numpy()
@@ -85,7 +85,7 @@ def examine(
     write_calibration(run.paths.calibration, calibration)
     test = None
     if check is not None and shard_set.num_docs("test"):
-        test = _check(*_ask(infer, run, shard_set, "test"), calibration.temperature)
+        test = _check(*ask(infer, run, shard_set, "test"), calibration.temperature)
     run = dataclasses.replace(run, calibration=calibration)
     labels = [*run.labels, *shard_set.unseen_labels]
     explained = _explain(infer, run, labels, questions)
@@ -102,7 +102,7 @@ def adjust_long_tail(run: Run, shard_set: ShardSet) -> Adjustment | None:
     found = None
     if shard_set.num_docs("valid"):
         infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
-        found = choose_power(*_ask(infer, run, shard_set, "valid"), shard_set.label_counts)
+        found = choose_power(*ask(infer, run, shard_set, "valid"), shard_set.label_counts)
     shift: tuple[float, ...] = ()
     if found is not None and found.power:
         shift = tuple(find_shift(shard_set.label_counts, found.power).tolist())
@@ -137,7 +137,7 @@ def _explain(
     ]  # fmt: skip
 
 
-def _ask(
+def ask(
     infer: Infer, run: Run, shard_set: ShardSet, part: str
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Logits float32[D, C] and labels int32[D] of documents of a part."""

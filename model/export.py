@@ -119,6 +119,7 @@ def _save(run: Run, folder: Path) -> None:
     module = tf.Module()
     # the weights alone: a Keras layer would bring its own, useless, functions along
     module.weights = list(classifier.weights_by_name.values())
+    module.linear = classifier.linear
     module.encode = encode
     module.serve = serve
     try:

@@ -79,12 +79,13 @@ def finish_run(
 
     Args:
       classifier: with the best weights.
+      predict_valid: None: of a classifier that has changed since, or without a validation part.
       facts: what the training knows for the summary: times, route, devices.
       is_chief: False of a worker that only takes part in the predictions.
     """
     counts = shard_set.label_counts
     labels = [*shard_set.labels, *shard_set.unseen_labels]
-    part = "valid" if predict_valid is not None else "train"
+    part = "valid" if shard_set.num_docs("valid") else "train"
     predict = predict_valid or build_predict_part(classifier, encoder, shard_set, part, config)
     predictions = predict()
     scores = score(predictions, counts)

@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_len": 40, "unknown": "drop", "truncate": "left",
         "batch_size": 128, "epochs": 20, "patience": 0, "learning_rate": 1e-3, "warmup": 0.0,
         "decay": "none", "clip_norm": None, "class_weights": "seed", "normalize_weights": False,
-        "label_smoothing": 0.0, "long_tail": "none",
+        "label_smoothing": 0.0, "long_tail": "none", "linear": "none",
     },
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ def choose_power(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> 
     half = np.random.default_rng(0).permutation(len(labels)) % 2
     by_half = [_best(answers, plain, labels, half != h) for h in (0, 1)]
     crossed = np.where(half == 0, answers[by_half[0]], answers[by_half[1]])
-    before, after = _score(plain, labels), _score(crossed, labels)
+    before, after = score_answers(plain, labels), score_answers(crossed, labels)
     chosen = _best(answers, plain, labels, np.ones(len(labels), np.bool_))
     is_better = after[1] > before[1] and after[0] >= before[0] - _MOST_ACCURACY
     power = float(_POWERS[chosen]) if is_better else 0.0
@@ -77,13 +77,13 @@ def _best(
 
     The scores of neighbours are averaged: one document of a rare class moves a single one by much.
     """
-    scores = np.array([_score(predicted[among], labels[among]) for predicted in answers])
+    scores = np.array([score_answers(predicted[among], labels[among]) for predicted in answers])
     smooth = np.convolve(np.pad(scores[:, 1], 1, "edge"), [0.25, 0.5, 0.25], "valid")
-    least = _score(plain[among], labels[among])[0] - _MOST_ACCURACY
+    least = score_answers(plain[among], labels[among])[0] - _MOST_ACCURACY
     return int(np.where(scores[:, 0] >= least, smooth, -1.0).argmax())
 
 
-def _score(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def score_answers(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Accuracy, and macro-F1 over the classes that occur in either."""
     num_classes = int(max(predicted.max(initial=0), labels.max(initial=0))) + 1
     right = np.bincount(labels[predicted == labels], minlength=num_classes)

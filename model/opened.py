@@ -17,6 +17,7 @@ from model.calibration import Calibration, read_calibration
 from model.checkpoint import load_best, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
+from model.linear import LinearPath, LinearWeights, read_linear
 from model.run import RunPaths
 from model.words import WordParts
 from shortline import UserError, printable
@@ -40,6 +41,8 @@ class Run:
     tokenizer: TokenizerConfig
     model: ModelConfig
     calibration: Calibration
+    linear: LinearWeights | None
+    """What its decision values add to the logits; None: nothing."""
 
     @property
     def max_len(self) -> int:
@@ -70,6 +73,8 @@ class Run:
                 )
             classifier.dense.bias.value.assign_add(shift)
         classifier.words.fold()
+        if self.linear is not None:
+            classifier.linear = LinearPath(self.linear, len(self.vocabulary))
         return classifier
 
 
@@ -90,7 +95,7 @@ def open_run(folder: Path, is_calibrated: bool = True) -> Run:
     """Opens the folder of a run.
 
     Args:
-      is_calibrated: False: as the network answers by itself.
+      is_calibrated: False: without what its calibration changes.
 
     Raises:
       UserError: it is not one, or a file in it is damaged.
@@ -109,7 +114,8 @@ def open_run(folder: Path, is_calibrated: bool = True) -> Run:
     vocabulary = Vocabulary.load(paths.vocabulary, tokenizer)
     labels = tuple(read_lines(paths.labels))
     calibration = read_calibration(paths.calibration) if is_calibrated else Calibration()
-    return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration)
+    linear = read_linear(paths.linear, len(labels), len(vocabulary))
+    return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear)
 
 
 def _pick(config_type: type, settings: Mapping[str, Any]):

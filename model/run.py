@@ -52,6 +52,11 @@ class RunPaths:
         return self.folder / "calibration.json"
 
     @property
+    def linear(self) -> Path:
+        """Of model.linear, where a linear classifier answers, too."""
+        return self.folder / "linear.npz"
+
+    @property
     def labels(self) -> Path:
         return self.folder / "labels.txt"
 
@@ -88,7 +93,7 @@ class RunPaths:
         """Temporary files and folders of this run's processes, of which one at most is alive."""
         written = (
             self.config, self.metrics, self.summary, self.report, self.labels, self.vocabulary,
-            self.export, self.calibration,
+            self.export, self.calibration, self.linear,
         )  # fmt: skip
         found = [leftover for path in written for leftover in find_temporary(path)]
         return [*found, *self.last.parent.glob(".*.tmp")]
@@ -190,7 +195,7 @@ def discard_run(paths: RunPaths) -> None:
     """Deletes what a run makes, and nothing else, of one that has come to nothing."""
     made = (
         paths.config, paths.labels, paths.vocabulary, paths.metrics, paths.summary, paths.report,
-        paths.last.parent, paths.tensorboard, paths.export, paths.calibration,
+        paths.last.parent, paths.tensorboard, paths.export, paths.calibration, paths.linear,
     )  # fmt: skip
     sweep([*made, *paths.find_leftovers()])
 

@@ -186,11 +186,16 @@ class Words:
     def _hash_pairs(self, token_ids: tf.Tensor) -> tf.Tensor:
         """int64[B, T]: the bucket of each token and the one to its right."""
         right = tf.concat([token_ids[:, 1:], tf.zeros_like(token_ids[:, :1])], axis=1)
-        left_hash, right_hash = (tf.constant(number, tf.int64) for number in _PAIR_HASH)
-        mixed = token_ids * left_hash + right * right_hash
-        shifted = tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64))
-        mixed = tf.bitwise.bitwise_xor(mixed, shifted)
-        return tf.bitwise.bitwise_and(mixed, tf.constant((self._num_pairs or 0) - 1, tf.int64))
+        return hash_pairs(token_ids, right, self._num_pairs or 0)
+
+
+def hash_pairs(left: tf.Tensor, right: tf.Tensor, num_buckets: int) -> tf.Tensor:
+    """int64[...] of one shape: the buckets of pairs of tokens; `num_buckets` is a power of two."""
+    left_hash, right_hash = (tf.constant(number, tf.int64) for number in _PAIR_HASH)
+    mixed = left * left_hash + right * right_hash
+    shifted = tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64))
+    mixed = tf.bitwise.bitwise_xor(mixed, shifted)
+    return tf.bitwise.bitwise_and(mixed, tf.constant(num_buckets - 1, tf.int64))
 
 
 def _make_table(name: str, num_rows: int, size: int, seed: int) -> keras.Variable:

@@ -63,6 +63,24 @@ class Workers:
             if not self.is_chief:
                 variable.assign(theirs.reshape(variable.shape))
 
+    def take_chiefs(self, arrays: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+        """The named arrays that worker 0 has, or None if it has none; those of others are not
+        looked at."""
+        if self.num == 1:
+            return None if arrays is None else dict(arrays)
+        arrays = arrays if self.is_chief else None
+        kinds = None
+        if arrays is not None:
+            kinds = [[name, one.dtype.str, list(one.shape)] for name, one in arrays.items()]
+        kinds = self.gather_values(kinds)[0]
+        if kinds is None:
+            return None
+        taken = {}
+        for name, kind, shape in kinds:
+            own = np.empty(0, kind) if arrays is None else np.ravel(arrays[name])
+            taken[name] = self.gather(own)[0].reshape(shape)
+        return taken
+
     def wait(self) -> None:
         """Until all workers have come this far."""
         self.gather(np.empty(0, np.uint8))

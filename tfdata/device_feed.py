@@ -110,7 +110,7 @@ class DeviceFeed(WindowFeed):
             rows = rows[:size]
         share = context.replica_id_in_sync_group
         rows, scale = _take_share(rows, size, share, num_replicas)
-        return _gather_batch(
+        return gather_batch(
             self._ids, self._offsets, self._labels, self._first_doc, self._weights, rows, scale,
             width,
         )  # fmt: skip
@@ -184,7 +184,7 @@ def _take_share(
     return rows, scale
 
 
-def _gather_batch(
+def gather_batch(
     ids, offsets, labels, first_doc, class_weights, rows, scale, width
 ) -> Batch:  # fmt: skip
     """The documents `rows` int64[B] of a window, padded to `width` int32[].

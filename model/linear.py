@@ -1,0 +1,130 @@
+"""A linear classifier of words and pairs of words, whose decision values add to the logits.
+
+A text is the words and the pairs of neighbours in it, each by its idf, the whole divided by its
+length (L2). What the network learns from steps of batches and what a linear classifier finds with
+L2 regularisation are wrong about different texts: together they are better than either.
+Legend: B documents, T tokens, V token ids, R features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from model.checkpoint import load_checkpoint, write_checkpoint
+from model.words import hash_pairs
+from shortline import UserError
+
+
+class LinearWeights(NamedTuple):
+    """What there is to know of such a classifier."""
+
+    features: np.ndarray
+    """int64[R], ascending: token ids, then V + the bucket of a pair."""
+    idf: np.ndarray
+    """float32[R]."""
+    weights: np.ndarray
+    """float32[R, C]."""
+    num_pairs: int
+    """Hash buckets of pairs, a power of two; those that are features have weights."""
+
+    def scaled(self, factor: float) -> LinearWeights:
+        """With decision values so many times as large."""
+        return self._replace(weights=self.weights * np.float32(factor))
+
+
+class LinearPath(tf.Module):
+    """It, in TensorFlow: token ids to decision values."""
+
+    def __init__(self, linear: LinearWeights, vocab_size: int):
+        """Call it under the strategy scope."""
+        super().__init__()
+        self._features = Features(linear.features, linear.idf, vocab_size, linear.num_pairs)
+        weights = linear.weights * linear.idf[:, np.newaxis]
+        self._weights = tf.Variable(np.pad(weights, [(1, 0), (0, 0)]), trainable=False)
+
+    def values(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """int[B, T], int[B] → float32[B, C]; 0 for a text without any of the features."""
+        rows = self._features.rows(token_ids, lengths)
+        found = tf.where(rows > 0)
+        total = tf.sparse.segment_sum(
+            self._weights, tf.gather_nd(rows, found), found[:, 0],
+            num_segments=tf.shape(rows, tf.int64)[0],
+        )  # fmt: skip
+        return total / self._features.norms(rows)
+
+
+class Features(tf.Module):
+    """Which of a text's words and pairs are features, and what they weigh."""
+
+    def __init__(self, features: np.ndarray, idf: np.ndarray, vocab_size: int, num_pairs: int):
+        """Call it under the strategy scope. Arguments as of `LinearWeights`."""
+        super().__init__()
+        self._vocab_size, self._num_pairs = vocab_size, num_pairs
+        # as float32, which a GPU can hold, and which is exact up to 2^24
+        rows = np.zeros(vocab_size + num_pairs, np.float32)
+        rows[features] = 1 + np.arange(len(features))
+        self._rows = tf.Variable(rows, trainable=False)
+        self.idf = tf.Variable(np.append(np.float32(0), idf).astype(np.float32), trainable=False)
+        """float32[R + 1], of each row; 0 of row 0, which stands for no feature."""
+
+    def rows(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """int[B, T], int[B] → int64[B, 2T - 1]: 1 + the number of a feature, or 0."""
+        token_ids, lengths = tf.cast(token_ids, tf.int64), tf.cast(lengths, tf.int64)
+        with tf.device("CPU:0"):  # a range begins and ends on the host
+            positions = tf.range(tf.shape(token_ids, tf.int64)[1])
+        inside = positions < lengths[:, tf.newaxis]
+        words = tf.where(inside, tf.gather(self._rows, token_ids), 0.0)
+        pairs = hash_pairs(token_ids[:, :-1], token_ids[:, 1:], self._num_pairs)
+        pairs = tf.where(inside[:, 1:], tf.gather(self._rows, self._vocab_size + pairs), 0.0)
+        return tf.cast(tf.concat([words, pairs], axis=1), tf.int64)
+
+    def norms(self, rows: tf.Tensor) -> tf.Tensor:
+        """int64[B, F] → float32[B, 1]: a text's length; 1 of one without features."""
+        square = tf.reduce_sum(tf.square(tf.gather(self.idf, rows)), axis=1, keepdims=True)
+        return tf.sqrt(tf.where(square > 0, square, 1.0))
+
+
+def to_arrays(linear: LinearWeights) -> dict[str, np.ndarray]:
+    """Its fields, the weights as float16."""
+    found = linear._replace(weights=linear.weights.astype(np.float16))
+    return {name: np.asarray(value) for name, value in found._asdict().items()}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> LinearWeights:
+    """The reverse of `to_arrays`."""
+    return LinearWeights(
+        arrays["features"], arrays["idf"], arrays["weights"].astype(np.float32),
+        int(arrays["num_pairs"]),
+    )  # fmt: skip
+
+
+def write_linear(path: Path, linear: LinearWeights) -> None:
+    write_checkpoint(path, to_arrays(linear))
+
+
+def read_linear(path: Path, num_classes: int, vocab_size: int) -> LinearWeights | None:
+    """None where a run has none.
+
+    Raises:
+      UserError: the file is damaged, or of other classes or words.
+    """
+    if not path.exists():
+        return None
+    arrays, _ = load_checkpoint(path)
+    try:
+        linear = from_arrays(arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged: {error}; restore it or train anew") from None
+    features, num_rows = linear.features, len(linear.features)
+    fits = linear.weights.shape == (num_rows, num_classes) and linear.idf.shape == (num_rows,)
+    if not fits or not ((features >= 0) & (features < vocab_size + linear.num_pairs)).all():
+        raise UserError(
+            f"{path}: of other classes or words than labels.txt and vocab.txt; restore it or "
+            "train anew"
+        )
+    return linear

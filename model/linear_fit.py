@@ -1,0 +1,206 @@
+"""The training of model.linear: an L2-regularised linear SVM of each class against all others.
+
+Squared hinge with C = 1, as scikit-learn's LinearSVC, by dual coordinate ascent (Hsieh et al.
+2008) on blocks of documents: each block's dual problem is solved to a few steps of accelerated
+projected gradient (Beck and Teboulle 2009) on its Gram matrix, so that all of it is products of
+matrices. The intercept is not learned but -1, where a document that shares nothing with a class
+has no loss: so nearly all dual variables are 0, and blocks get on with one another.
+Legend: D documents, V token ids, R features, C classes, S blocks of B documents, U features in a
+block, T tokens.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from model.linear import Features, LinearWeights
+from model.words import hash_pairs
+from tfdata.device_feed import gather_batch
+from tfdata.plan import FILLER
+from tfdata.progress import show_progress
+from tfdata.window import Window, WindowSource
+
+EPOCHS = 4
+_BLOCK_DOCS, _MIXED_BLOCKS = 64, 64
+_INNER_STEPS = 5
+_COST = 1.0
+_LEAST_COUNT = 2  # of a feature in the training texts
+_MOST_WEIGHTS = 1 << 25  # 128 MiB
+_MOST_DUALS = 1 << 28  # 1 GiB; of more documents, the first: shards are in random order
+_COUNTED_TOKENS = 1 << 22
+_CALL_BLOCKS = 256
+
+
+def fit_linear(
+    source: WindowSource,
+    vocab_size: int,
+    num_classes: int,
+    *,
+    num_pairs: int,
+    seed: int = 0,
+    is_stopped: threading.Event | None = None,
+) -> LinearWeights | None:
+    """The classifier of the documents of a source, which keeps their order from epoch to epoch.
+
+    None where there are no features, or it was stopped.
+
+    Args:
+      num_pairs: hash buckets of pairs, a power of two.
+    """
+    counts = np.zeros(vocab_size + num_pairs, np.int64)
+    for window in source.read(0):
+        _count(window, vocab_size, counts)
+    features = _choose(counts, _MOST_WEIGHTS // num_classes)
+    if not len(features):
+        return None
+    num_docs = min(source.num_docs, _MOST_DUALS // num_classes)
+    idf = 1 + np.log((1 + source.num_docs) / (1 + counts[features]))
+    ascent = DualAscent(Features(features, idf, vocab_size, num_pairs), num_docs, num_classes)
+    rng = np.random.default_rng([seed, 3])
+    total = num_docs * EPOCHS
+    with show_progress("linear classifier") as update:
+        for epoch in range(EPOCHS):
+            for window in source.read(epoch):
+                if window.first_doc >= num_docs:
+                    break
+                for num_seen in ascent.run(window, rng):
+                    if is_stopped is not None and is_stopped.is_set():
+                        return None
+                    done = epoch * num_docs + window.first_doc + num_seen
+                    update(done, done / total)
+    return LinearWeights(features, idf.astype(np.float32), ascent.weights(), num_pairs)
+
+
+def choose_num_pairs(num_tokens: int) -> int:
+    """Hash buckets for the pairs of so many tokens, of which hardly two share one.
+
+    >>> choose_num_pairs(100_000)
+    524288
+    """
+    return 2 ** int(np.clip(np.ceil(np.log2(max(1, 4 * num_tokens))), 16, 22))
+
+
+class DualAscent:
+    """The weights, and a dual variable for each document and class; `run` betters both."""
+
+    def __init__(self, features: Features, num_docs: int, num_classes: int):
+        self._features, self._num_docs, self._num_classes = features, num_docs, num_classes
+        num_rows = int(features.idf.shape[0])
+        self._weights = tf.Variable(tf.zeros([num_rows, num_classes]), trainable=False)
+        # one more, of the fillers
+        self.duals = tf.Variable(tf.zeros([num_docs + 1, num_classes]), trainable=False)
+        """float32[D + 1, C]."""
+        self._no_weights = tf.zeros([num_classes + 1])
+
+    def weights(self) -> np.ndarray:
+        """float32[R, C]."""
+        return self._weights.numpy()[1:]
+
+    def run(self, window: Window, rng: np.random.Generator) -> Iterator[int]:
+        """One pass over a window's documents, in a random order; yields how many are done."""
+        num_here = min(len(window), self._num_docs - window.first_doc)
+        rows, widths = _plan(window.lengths[:num_here], rng)
+        tensors = [
+            tf.constant(window.ids.astype(np.uint16).view(np.float16))
+            if window.ids.dtype == np.uint16
+            else tf.constant(window.ids.astype(np.uint32).view(np.float32)),
+            tf.constant(window.offsets), tf.constant(window.labels.astype(np.int64)),
+            tf.constant(window.first_doc, tf.int64),
+        ]  # fmt: skip
+        for first in range(0, len(rows), _CALL_BLOCKS):
+            some = slice(first, first + _CALL_BLOCKS)
+            with tf.device("CPU:0"):
+                here = tf.constant(widths[some])
+            self._run(*tensors, tf.constant(rows[some]), here)
+            yield min(num_here, (first + len(rows[some])) * _BLOCK_DOCS)
+
+    @tf.function(reduce_retracing=True)
+    def _run(self, ids, offsets, labels, first_doc, rows_SB, widths_S):
+        for block in tf.range(tf.size(widths_S)):
+            with tf.device("CPU:0"):
+                width = widths_S[block]
+            batch = gather_batch(
+                ids, offsets, labels, first_doc, self._no_weights, rows_SB[block], 1.0, width
+            )
+            self._better(batch)
+
+    def _better(self, batch) -> None:
+        """A block's dual variables, and the weights along with them."""
+        rows_BF = self._features.rows(batch.token_ids, batch.lengths)
+        rows_BF = tf.where(batch.docs[:, tf.newaxis] >= 0, rows_BF, 0)
+        values_BF = tf.gather(self._features.idf, rows_BF) / self._features.norms(rows_BF)
+        used_U, places = tf.unique(tf.reshape(rows_BF, [-1]), tf.int64)
+        num_used = tf.size(used_U, tf.int64)
+        shape = tf.shape(rows_BF, tf.int64)
+        flat = tf.repeat(tf.range(shape[0]), shape[1]) * num_used + places
+        x_BU = tf.math.unsorted_segment_sum(tf.reshape(values_BF, [-1]), flat, shape[0] * num_used)
+        x_BU = tf.reshape(x_BU, [shape[0], num_used])
+        decisions_BC = tf.matmul(x_BU, tf.gather(self._weights, used_U)) - 1.0
+        gram_BB = tf.matmul(x_BU, x_BU, transpose_b=True)
+        docs = tf.where(batch.docs >= 0, batch.docs, self._num_docs)
+        signs_BC = 2.0 * tf.one_hot(batch.labels, self._num_classes) - 1.0
+        before_BC = tf.gather(self.duals, docs)
+        after_BC = _solve(before_BC, signs_BC, decisions_BC, gram_BB)
+        self.duals.scatter_update(tf.IndexedSlices(after_BC, docs))
+        change_UC = tf.matmul(x_BU, signs_BC * (after_BC - before_BC), transpose_a=True)
+        self._weights.scatter_add(tf.IndexedSlices(change_UC, used_U))
+
+
+def _solve(duals_BC, signs_BC, decisions_BC, gram_BB) -> tf.Tensor:
+    """float32[B, C], none below 0: better dual variables of a block; the decision values are those
+    of the weights as they are."""
+    ridge = 1 / (2 * _COST)
+    step = 1.0 / (tf.reduce_max(tf.reduce_sum(gram_BB, axis=1)) + ridge)
+    now, ahead, momentum = duals_BC, duals_BC, 1.0
+    for _ in range(_INNER_STEPS):
+        moved_BC = decisions_BC + tf.matmul(gram_BB, signs_BC * (ahead - duals_BC))
+        slope_BC = 1.0 - signs_BC * moved_BC - ridge * ahead
+        new = tf.nn.relu(ahead + step * slope_BC)
+        next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        ahead = new + (momentum - 1) / next_momentum * (new - now)
+        now, momentum = new, next_momentum
+    return now
+
+
+def _count(window: Window, vocab_size: int, counts: np.ndarray) -> None:
+    """Adds to counts int64[V + pairs] how often each word and pair occurs in a window."""
+    ends, num_pairs = window.offsets[1:], len(counts) - vocab_size
+    for first in range(0, len(window.ids), _COUNTED_TOKENS):
+        ids = window.ids[first : first + _COUNTED_TOKENS + 1].astype(np.int64)
+        counts[:vocab_size] += np.bincount(ids[:_COUNTED_TOKENS], minlength=vocab_size)
+        if len(ids) < 2:
+            continue
+        is_pair = np.ones(len(ids) - 1, np.bool_)
+        here = ends[(ends > first) & (ends < first + len(ids))]
+        is_pair[here - first - 1] = False
+        with tf.device("CPU:0"):
+            pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), num_pairs).numpy()
+        counts[vocab_size:] += np.bincount(pairs[is_pair], minlength=num_pairs)
+
+
+def _choose(counts: np.ndarray, most: int) -> np.ndarray:
+    """int64[R], ascending: what occurs at least twice; the most frequent, if there are more than
+    `most`."""
+    found = np.flatnonzero(counts >= _LEAST_COUNT)
+    if len(found) > most:
+        found = np.sort(found[np.argsort(-counts[found], kind="stable")[:most]])
+    return found
+
+
+def _plan(lengths: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks int64[S, B] of documents int32[D] in a random order, alike in length within a block,
+    and their widths int32[S]; FILLER where the last has no more."""
+    order = rng.permutation(len(lengths))
+    mixed = _BLOCK_DOCS * _MIXED_BLOCKS
+    group = np.arange(len(order)) // mixed
+    order = order[np.lexsort((lengths[order], group))]
+    rows = np.full(-(-len(order) // _BLOCK_DOCS) * _BLOCK_DOCS, FILLER, np.int64)
+    rows[: len(order)] = order
+    rows = rows.reshape(-1, _BLOCK_DOCS)
+    rows = rows[rng.permutation(len(rows))]
+    widths = np.where(rows >= 0, lengths[np.maximum(rows, 0)], 1).max(axis=1)
+    return rows, widths.astype(np.int32)

@@ -1,0 +1,245 @@
+"""The linear classifier beside the network: what it is trained to, and what it answers."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from model import linear_fit
+from model.export import export_run
+from model.infer import build_infer
+from model.linear import (
+    LinearPath,
+    LinearWeights,
+    from_arrays,
+    read_linear,
+    to_arrays,
+    write_linear,
+)
+from model.linear_fit import DualAscent, Features, fit_linear
+from model.opened import open_run
+from model.words import hash_pairs
+from shortline import UserError
+from tests.small_run import make_run, make_texts
+from tfdata.window import Window, build_window
+
+VOCAB, PAIRS, CLASSES = 40, 1 << 10, 4
+
+
+class Source:
+    """Windows as of a WindowSource that keeps the order of its documents."""
+
+    def __init__(self, *windows: Window):
+        self.windows = windows
+        self.num_docs = sum(map(len, windows))
+
+    def read(self, epoch: int):
+        return iter(self.windows)
+
+
+def make_window(num_docs: int, seed: int = 0, first_doc: int = 0, noise: float = 0.2) -> Window:
+    """A document's class is that of the word that it has two of, but for some."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(1, 12, num_docs).astype(np.int32)
+    labels = random.integers(0, CLASSES, num_docs).astype(np.int32)
+    docs = [random.integers(6, VOCAB, length) for length in lengths]
+    for ids, label in zip(docs, labels, strict=True):
+        ids[: min(2, len(ids))] = 2 + label
+    is_other = random.random(num_docs) < noise
+    labels[is_other] = random.integers(0, CLASSES, int(is_other.sum()))
+    return build_window([(np.concatenate(docs).astype(np.uint16), lengths, labels)], first_doc)
+
+
+def describe(window: Window, linear: LinearWeights) -> np.ndarray:
+    """float64[D, R], document by document, as model.linear's docstring has it."""
+    where = {int(feature): number for number, feature in enumerate(linear.features)}
+    vectors = np.zeros((len(window), len(where)))
+    for doc in range(len(window)):
+        ids = window.ids[window.offsets[doc] : window.offsets[doc + 1]].astype(np.int64)
+        pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), linear.num_pairs).numpy()
+        length = 0.0
+        for feature in [*ids, *(VOCAB + pairs)]:
+            if (number := where.get(int(feature))) is not None:
+                vectors[doc, number] += linear.idf[number]
+                length += linear.idf[number] ** 2
+        vectors[doc] /= np.sqrt(length or 1)
+    return vectors
+
+
+def pad_window(window: Window, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    inside = np.arange(width) < window.lengths[:, np.newaxis]
+    token_ids = np.full(inside.shape, 7, np.int32)  # what stands after a text's end is not in it
+    token_ids[inside] = window.ids
+    return tf.constant(token_ids), tf.constant(window.lengths)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Window, LinearWeights]:
+    window = make_window(700)
+    linear = fit_linear(Source(window), VOCAB, CLASSES, num_pairs=PAIRS)
+    assert linear is not None
+    return window, linear
+
+
+def test_what_comes_once_is_no_feature_and_all_else_is(fitted):
+    window, linear = fitted
+    counts: dict[int, int] = {}
+    for doc in range(len(window)):
+        ids = window.ids[window.offsets[doc] : window.offsets[doc + 1]].astype(np.int64)
+        pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), PAIRS).numpy()
+        for feature in [*ids, *(VOCAB + pairs)]:
+            counts[int(feature)] = counts.get(int(feature), 0) + 1
+    assert linear.features.tolist() == sorted(f for f, count in counts.items() if count > 1)
+
+
+def test_ascent_comes_to_the_minimum_of_the_svm():
+    """The duality gap, which bounds how far the weights are from the best ones, closes."""
+    window = make_window(150)
+    features = np.arange(2, VOCAB)
+    idf = np.linspace(1, 2, len(features)).astype(np.float32)
+    ascent = DualAscent(Features(features, idf, VOCAB, PAIRS), len(window), CLASSES)
+    rng, gaps = np.random.default_rng(0), []
+    x = describe(window, LinearWeights(features, idf, np.zeros(0), PAIRS))
+    signs = np.where(window.labels[:, np.newaxis] == np.arange(CLASSES), 1.0, -1.0)
+    for _ in range(60):
+        assert list(ascent.run(window, rng))[-1] == len(window)
+        duals, weights = ascent.duals.numpy()[:-1].astype(np.float64), ascent.weights()
+        assert (duals >= 0).all()
+        np.testing.assert_allclose(x.T @ (signs * duals), weights, atol=1e-4)
+        half_norm = np.square(weights, dtype=np.float64).sum() / 2
+        losses = np.maximum(0, 1 - signs * (x @ weights - 1))
+        primal = half_norm + np.square(losses).sum()
+        dual = (duals * (1 + signs)).sum() - half_norm - np.square(duals).sum() / 4
+        gaps.append((primal - dual) / primal)
+    assert gaps[0] > 0.01
+    assert -1e-5 < gaps[-1] < 1e-3
+
+
+def test_values_are_those_of_the_vectors_however_texts_are_padded(fitted):
+    window, linear = fitted
+    path = LinearPath(linear, VOCAB)
+    expected = describe(window, linear) @ linear.weights
+    for width in (11, 30):
+        values = path.values(*pad_window(window, width))
+        np.testing.assert_allclose(values, expected, atol=1e-4)
+    token_ids, lengths = pad_window(window, 11)
+    alone = [path.values(token_ids[doc : doc + 1], lengths[doc : doc + 1]) for doc in range(9)]
+    np.testing.assert_allclose(tf.concat(alone, axis=0), expected[:9], atol=1e-4)
+
+
+def test_text_without_a_feature_has_values_of_0(fitted):
+    _, linear = fitted
+    values = LinearPath(linear, VOCAB).values(tf.constant([[0, 1], [2, 2]]), tf.constant([2, 2]))
+    assert not values[0].numpy().any()
+    assert values[1].numpy().any()
+
+
+def test_it_learns_what_tells_the_classes(fitted):
+    _, linear = fitted
+    new = make_window(500, seed=1, noise=0)
+    values = LinearPath(linear, VOCAB).values(*pad_window(new, 11))
+    assert (values.numpy().argmax(axis=1) == new.labels).mean() > 0.95
+
+
+def test_windows_and_other_id_types_give_as_good_weights(fitted):
+    window, linear = fitted
+    cut = window.offsets[300]
+    first = Window(
+        window.ids[:cut].astype(np.int32), window.offsets[:301], window.labels[:300]
+    )  # fmt: skip
+    second = Window(
+        window.ids[cut:].astype(np.int32), window.offsets[300:] - cut, window.labels[300:], 300
+    )
+    other = fit_linear(Source(first, second), VOCAB, CLASSES, num_pairs=PAIRS)
+    assert other is not None
+    np.testing.assert_array_equal(other.features, linear.features)
+    x, signs = describe(window, linear), np.eye(CLASSES)[window.labels] * 2 - 1
+
+    def objective(weights):
+        losses = np.maximum(0, 1 - signs * (x @ weights - 1))
+        return np.square(weights).sum() / 2 + np.square(losses).sum()
+
+    assert objective(other.weights) == pytest.approx(objective(linear.weights), rel=0.02)
+
+
+def test_more_documents_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(linear_fit, "_MOST_DUALS", 90 * CLASSES)
+    monkeypatch.setattr(linear_fit, "_MOST_WEIGHTS", 30 * CLASSES)
+    windows = make_window(70), make_window(70, 1, 70), make_window(70, 2, 140)
+    linear = fit_linear(Source(*windows), VOCAB, CLASSES, num_pairs=PAIRS)
+    assert linear is not None
+    assert len(linear.features) == 30
+    assert (linear.features[:4] == [2, 3, 4, 5]).all()  # the most frequent
+
+
+def test_texts_without_features_and_a_stop_give_none():
+    ids = np.arange(2, 30, dtype=np.uint16)
+    once = build_window([(ids, np.ones(28, np.int32), np.zeros(28, np.int32))], 0)
+    assert fit_linear(Source(once), VOCAB, 2, num_pairs=PAIRS) is None
+    stop = threading.Event()
+    stop.set()
+    window = make_window(100)
+    assert fit_linear(Source(window), VOCAB, 4, num_pairs=PAIRS, is_stopped=stop) is None
+
+
+def make_linear(run, random) -> LinearWeights:
+    """Of all words and some pairs, with random weights."""
+    pairs = np.sort(random.choice(PAIRS, 300, replace=False))
+    features = np.append(np.arange(2, len(run.vocabulary)), len(run.vocabulary) + pairs)
+    idf = random.uniform(1, 3, len(features)).astype(np.float32)
+    weights = random.normal(0, 1, (len(features), len(run.labels)))
+    return LinearWeights(features, idf, weights.astype(np.float16).astype(np.float32), PAIRS)
+
+
+def test_a_run_answers_with_it_and_so_does_its_export(tmp_path):
+    run = make_run(tmp_path / "run")
+    texts = pa.array(make_texts(40))
+    plain = build_infer(run, has_gpu=False)(texts).numpy()
+    linear = make_linear(run, np.random.default_rng(3))
+    write_linear(run.paths.linear, linear)
+    run = open_run(run.paths.folder)
+    encode, path = run.build_encoder(), LinearPath(linear, len(run.vocabulary))
+    expected = []
+    for text in texts.to_pylist():
+        ids, lengths = encode(tf.constant([text]))
+        expected.append(path.values(ids[tf.newaxis], lengths)[0])
+    found = build_infer(run, has_gpu=False)(texts).numpy()
+    np.testing.assert_allclose(found, plain + np.stack(expected), atol=1e-4)
+    assert np.abs(found - plain).max() > 0.5
+    export_run(run, tmp_path / "export")
+    serve = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
+    np.testing.assert_allclose(
+        serve(text=tf.constant(texts.to_pylist()))["probabilities"], tf.nn.softmax(found),
+        atol=1e-5,
+    )  # fmt: skip
+
+
+def test_file_keeps_all_but_the_weights_whole(tmp_path, fitted):
+    _, linear = fitted
+    write_linear(tmp_path / "linear.npz", linear)
+    found = read_linear(tmp_path / "linear.npz", CLASSES, VOCAB)
+    assert found is not None
+    np.testing.assert_array_equal(found.features, linear.features)
+    np.testing.assert_array_equal(found.idf, linear.idf)
+    np.testing.assert_allclose(found.weights, linear.weights, atol=1e-3)
+    assert found.num_pairs == PAIRS
+    assert read_linear(tmp_path / "other.npz", CLASSES, VOCAB) is None
+    again = from_arrays(to_arrays(found))
+    np.testing.assert_array_equal(again.weights, found.weights)
+
+
+def test_damaged_file_or_one_of_other_classes_is_named(tmp_path, fitted):
+    path = tmp_path / "linear.npz"
+    write_linear(path, fitted[1])
+    with pytest.raises(UserError, match=r"linear\.npz: of other classes"):
+        read_linear(path, CLASSES + 1, VOCAB)
+    with pytest.raises(UserError, match=r"linear\.npz: of other classes"):
+        read_linear(path, CLASSES, 1 - PAIRS + 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"linear\.npz: damaged"):
+        read_linear(path, CLASSES, VOCAB)

@@ -1,0 +1,65 @@
+"""How much the linear classifier counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.mixture import choose_weight
+
+CLASSES, DOCS = 5, 3000
+
+
+def draw(strength: float, labels: np.ndarray, seed: int) -> np.ndarray:
+    """float32[D, C]: noise, and something for the right class."""
+    noise = np.random.default_rng(seed).normal(size=(len(labels), CLASSES))
+    known = labels < CLASSES
+    noise[np.flatnonzero(known), labels[known]] += strength
+    return noise.astype(np.float32)
+
+
+LABELS = np.random.default_rng(0).integers(0, CLASSES, DOCS)
+
+
+def test_two_that_err_differently_are_better_together():
+    found = choose_weight(draw(2, LABELS, 1), draw(2, LABELS, 2), LABELS)
+    assert found is not None
+    assert 0.5 <= found.weight <= 2
+    assert found.after[0] > found.before[0] + 0.03
+    assert found.after[1] > found.before[1] + 0.03
+
+
+def test_one_that_knows_nothing_is_left_out():
+    found = choose_weight(draw(2, LABELS, 1), draw(0, LABELS, 2), LABELS)
+    assert found is not None
+    assert found.weight == 0
+    assert found.after == found.before
+    assert found.alone[0] < 0.3
+
+
+def test_a_better_one_counts_more_than_its_cross_entropy_says():
+    """A hundredth of the size, but the sign always right: cross-entropy wants it at more than the
+    largest weight, accuracy at no less; and one that answers rightly with poor probabilities."""
+    logits = draw(1, LABELS, 1)
+    values = draw(4, LABELS, 2)
+    spoiled = np.random.default_rng(3).random(DOCS) < 0.2
+    values[spoiled] = -20 * np.eye(CLASSES)[LABELS[spoiled]]  # a fifth: surely wrong
+    found = choose_weight(logits, values, LABELS)
+    assert found is not None
+    assert found.weight >= 0.5
+    assert found.after[0] > found.before[0] + 0.1
+
+
+def test_labels_that_training_lacks_are_wrong_and_choose_nothing():
+    labels = LABELS.copy()
+    labels[:600] = CLASSES + 3
+    found = choose_weight(draw(2, labels, 1), draw(2, labels, 2), labels)
+    assert found is not None
+    assert found.weight > 0
+    assert found.before[0] < 0.81
+
+
+def test_too_few_documents_or_classes_choose_nothing():
+    few = LABELS[:99]
+    assert choose_weight(draw(2, few, 1), draw(2, few, 2), few) is None
+    ones = np.ones((DOCS, 1), np.float32)
+    assert choose_weight(ones, ones, np.zeros(DOCS, int)) is None
