@@ -1,9 +1,11 @@
 """A linear classifier of words and pairs of words, whose decision values add to the logits.
 
-A text is the words and the pairs of neighbours in it, each by its idf, the whole divided by its
-length (L2). What the network learns from steps of batches and what a linear classifier finds with
+A text is the words and the pairs of neighbours in it, one that occurs n times as 1 + log n times
+its idf, the whole divided by its length (L2), as scikit-learn's TfidfVectorizer has it with
+sublinear_tf. What the network learns from steps of batches and what a linear classifier finds with
 L2 regularisation are wrong about different texts: together they are better than either.
-Legend: B documents, T tokens, V token ids, R features, C classes.
+Legend: B documents, T tokens, F = 2T - 1 words and pairs of a text, V token ids, R features,
+C classes.
 """
 
 from __future__ import annotations
@@ -40,22 +42,27 @@ class LinearWeights(NamedTuple):
 class LinearPath(tf.Module):
     """It, in TensorFlow: token ids to decision values."""
 
-    def __init__(self, linear: LinearWeights, vocab_size: int):
-        """Call it under the strategy scope."""
+    def __init__(self, linear: LinearWeights, vocab_size: int, is_deterministic: bool = False):
+        """Call it under the strategy scope.
+
+        Args:
+          is_deterministic: leaves to the CPU what a GPU may not round the same way every time.
+        """
         super().__init__()
+        self._device = "CPU:0" if is_deterministic else None
         self._features = Features(linear.features, linear.idf, vocab_size, linear.num_pairs)
-        weights = linear.weights * linear.idf[:, np.newaxis]
-        self._weights = tf.Variable(np.pad(weights, [(1, 0), (0, 0)]), trainable=False)
+        weights = np.pad(linear.weights, [(1, 0), (0, 0)])
+        self._weights = tf.Variable(weights, trainable=False)
 
     def values(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """int[B, T], int[B] → float32[B, C]; 0 for a text without any of the features."""
-        rows = self._features.rows(token_ids, lengths)
+        rows, values = self._features.find(token_ids, lengths)
         found = tf.where(rows > 0)
-        total = tf.sparse.segment_sum(
-            self._weights, tf.gather_nd(rows, found), found[:, 0],
-            num_segments=tf.shape(rows, tf.int64)[0],
-        )  # fmt: skip
-        return total / self._features.norms(rows)
+        places = tf.stack([found[:, 0], tf.gather_nd(rows, found)], axis=1)
+        shape = tf.stack([tf.shape(rows, tf.int64)[0], tf.shape(self._weights, tf.int64)[0]])
+        texts = tf.SparseTensor(places, tf.gather_nd(values, found), shape)
+        with tf.device(self._device):
+            return tf.sparse.sparse_dense_matmul(texts, self._weights)
 
 
 class Features(tf.Module):
@@ -72,8 +79,9 @@ class Features(tf.Module):
         self.idf = tf.Variable(np.append(np.float32(0), idf).astype(np.float32), trainable=False)
         """float32[R + 1], of each row; 0 of row 0, which stands for no feature."""
 
-    def rows(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """int[B, T], int[B] → int64[B, 2T - 1]: 1 + the number of a feature, or 0."""
+    def find(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """int[B, T], int[B] → rows int64[B, F], ascending: 1 + the number of a feature, or 0; and
+        values float32[B, F]: those of one row add up to that feature's in the text's vector."""
         token_ids, lengths = tf.cast(token_ids, tf.int64), tf.cast(lengths, tf.int64)
         with tf.device("CPU:0"):  # a range begins and ends on the host
             positions = tf.range(tf.shape(token_ids, tf.int64)[1])
@@ -81,12 +89,13 @@ class Features(tf.Module):
         words = tf.where(inside, tf.gather(self._rows, token_ids), 0.0)
         pairs = hash_pairs(token_ids[:, :-1], token_ids[:, 1:], self._num_pairs)
         pairs = tf.where(inside[:, 1:], tf.gather(self._rows, self._vocab_size + pairs), 0.0)
-        return tf.cast(tf.concat([words, pairs], axis=1), tf.int64)
-
-    def norms(self, rows: tf.Tensor) -> tf.Tensor:
-        """int64[B, F] → float32[B, 1]: a text's length; 1 of one without features."""
-        square = tf.reduce_sum(tf.square(tf.gather(self.idf, rows)), axis=1, keepdims=True)
-        return tf.sqrt(tf.where(square > 0, square, 1.0))
+        sorted_BF = tf.sort(tf.concat([words, pairs], axis=1), axis=1)
+        first, last = (tf.searchsorted(sorted_BF, sorted_BF, side) for side in ("left", "right"))
+        times = tf.cast(last - first, tf.float32)
+        rows = tf.cast(sorted_BF, tf.int64)
+        values = tf.gather(self.idf, rows) * (1.0 + tf.math.log(times))
+        square = tf.reduce_sum(tf.square(values) / times, axis=1, keepdims=True)
+        return rows, values / times / tf.sqrt(tf.where(square > 0, square, 1.0))
 
 
 def to_arrays(linear: LinearWeights) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ _BLOCK_DOCS, _MIXED_BLOCKS = 64, 64
 _INNER_STEPS = 5
 _COST = 1.0
 _LEAST_COUNT = 2  # of a feature in the training texts
-_MOST_WEIGHTS = 1 << 25  # 128 MiB
+_MOST_WEIGHTS = 1 << 26  # 256 MiB
 _MOST_DUALS = 1 << 28  # 1 GiB; of more documents, the first: shards are in random order
 _COUNTED_TOKENS = 1 << 22
 _CALL_BLOCKS = 256
@@ -130,9 +130,8 @@ class DualAscent:
 
     def _better(self, batch) -> None:
         """A block's dual variables, and the weights along with them."""
-        rows_BF = self._features.rows(batch.token_ids, batch.lengths)
-        rows_BF = tf.where(batch.docs[:, tf.newaxis] >= 0, rows_BF, 0)
-        values_BF = tf.gather(self._features.idf, rows_BF) / self._features.norms(rows_BF)
+        lengths = tf.where(batch.docs >= 0, batch.lengths, 0)  # of a filler
+        rows_BF, values_BF = self._features.find(batch.token_ids, lengths)
         used_U, places = tf.unique(tf.reshape(rows_BF, [-1]), tf.int64)
         num_used = tf.size(used_U, tf.int64)
         shape = tf.shape(rows_BF, tf.int64)

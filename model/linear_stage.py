@@ -64,10 +64,11 @@ def _fit(
         config=dataclasses.replace(config, residency=residency), shuffle_seed=None,
     )  # fmt: skip
     num_tokens = int(shard_set.length_counts @ np.arange(len(shard_set.length_counts)))
-    linear = fit_linear(
-        source, len(run.vocabulary), len(run.labels), num_pairs=choose_num_pairs(num_tokens),
-        seed=seed, is_stopped=is_stopped,
-    )  # fmt: skip
+    with tf.device("CPU:0" if run.settings.get("deterministic") else None):
+        linear = fit_linear(
+            source, len(run.vocabulary), len(run.labels), num_pairs=choose_num_pairs(num_tokens),
+            seed=seed, is_stopped=is_stopped,
+        )  # fmt: skip
     if linear is None:
         return None
     has_gpu = bool(tf.config.list_logical_devices("GPU"))
@@ -92,7 +93,9 @@ def _describe(found: Mixture, seconds: float) -> str:
     )
 
 
-def attach_linear(paths: RunPaths, classifier: Classifier, workers: Workers) -> bool:
+def attach_linear(
+    paths: RunPaths, classifier: Classifier, workers: Workers, is_deterministic: bool
+) -> bool:
     """Gives the classifier what the chief has written, if it has; whether it had.
 
     All workers call it, under the strategy's scope.
@@ -103,5 +106,5 @@ def attach_linear(paths: RunPaths, classifier: Classifier, workers: Workers) -> 
     arrays = workers.take_chiefs(None if found is None else to_arrays(found))
     if arrays is None:
         return False
-    classifier.linear = LinearPath(from_arrays(arrays), classifier.vocab_size)
+    classifier.linear = LinearPath(from_arrays(arrays), classifier.vocab_size, is_deterministic)
     return True

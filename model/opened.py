@@ -74,7 +74,8 @@ class Run:
             classifier.dense.bias.value.assign_add(shift)
         classifier.words.fold()
         if self.linear is not None:
-            classifier.linear = LinearPath(self.linear, len(self.vocabulary))
+            is_deterministic = bool(self.settings.get("deterministic"))
+            classifier.linear = LinearPath(self.linear, len(self.vocabulary), is_deterministic)
         return classifier
 
 

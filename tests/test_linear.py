@@ -61,13 +61,13 @@ def describe(window: Window, linear: LinearWeights) -> np.ndarray:
     for doc in range(len(window)):
         ids = window.ids[window.offsets[doc] : window.offsets[doc + 1]].astype(np.int64)
         pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), linear.num_pairs).numpy()
-        length = 0.0
         for feature in [*ids, *(VOCAB + pairs)]:
             if (number := where.get(int(feature))) is not None:
-                vectors[doc, number] += linear.idf[number]
-                length += linear.idf[number] ** 2
-        vectors[doc] /= np.sqrt(length or 1)
-    return vectors
+                vectors[doc, number] += 1
+    some = vectors > 0
+    vectors[some] = 1 + np.log(vectors[some])
+    vectors *= linear.idf
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def pad_window(window: Window, width: int) -> tuple[tf.Tensor, tf.Tensor]:
