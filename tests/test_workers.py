@@ -16,8 +16,8 @@ from model.words import TABLES
 from tests.runs import SMALL, arrays_of, same_weights
 from tests.workers import start
 
-FLAGS = [*SMALL, "--learning-rate=0.005", "--steps-per-call=1", "--patience=0"]
-"""After which the logits are adjusted for the long tail."""
+FLAGS = [*SMALL, "--learning-rate=0.005", "--steps-per-call=1", "--patience=0", "--linear=auto"]
+"""After which a linear classifier takes part, and the logits are adjusted for the long tail."""
 LONG = [*SMALL, "--batch-size=16", "--epochs=6", "--patience=0"]
 
 
@@ -57,7 +57,8 @@ def _assert_close(ours: Path, theirs: Path) -> None:
             atol = 5e-4 if is_table else 1e-4
             np.testing.assert_allclose(a[name], b[name], atol=atol, err_msg=name)
     mine, other = (json.loads((run / "summary.json").read_text()) for run in (ours, theirs))
-    assert mine["long_tail"]["power"]
+    assert mine["linear"]["weight"]
+    assert mine["linear"]["weight"] == other["linear"]["weight"]
     for name in ("num_docs", "best_epoch", "accuracy", "macro_f1", "long_tail"):
         assert mine[name] == other[name]
     assert mine["loss"] == pytest.approx(other["loss"], abs=1e-4)
