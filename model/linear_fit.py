@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +23,7 @@ from model.words import hash_pairs
 from tfdata.device_feed import gather_batch
 from tfdata.plan import FILLER
 from tfdata.progress import show_progress
-from tfdata.window import Window, WindowSource
+from tfdata.window import Window
 
 EPOCHS = 4
 _BLOCK_DOCS, _MIXED_BLOCKS = 64, 64
@@ -35,8 +36,16 @@ _COUNTED_TOKENS = 1 << 22
 _CALL_BLOCKS = 256
 
 
+class Source(Protocol):
+    """Documents in windows, in one order in every epoch: a WindowSource without a seed."""
+
+    num_docs: int
+
+    def read(self, epoch: int) -> Iterator[Window]: ...
+
+
 def fit_linear(
-    source: WindowSource,
+    source: Source,
     vocab_size: int,
     num_classes: int,
     *,
@@ -44,7 +53,7 @@ def fit_linear(
     seed: int = 0,
     is_stopped: threading.Event | None = None,
 ) -> LinearWeights | None:
-    """The classifier of the documents of a source, which keeps their order from epoch to epoch.
+    """The classifier of the documents of a source.
 
     None where there are no features, or it was stopped.
 
