@@ -347,6 +347,8 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
         restore(weights, arrays, trainer.paths.best)
         if training.linear == "auto":
             changes |= add_linear(trainer.paths, shard_set, trainer.flags.pipeline, training.seed)
+        else:
+            trainer.paths.linear.unlink(missing_ok=True)
         if training.long_tail == "auto":
             changes |= rebalance(trainer.paths, trainer.classifier, shard_set)
     trainer.workers.set_as_chief(weights)

@@ -38,9 +38,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 MAY_DIFFER = {
     "resume", "config", "out", "gpus", "cpu_replicas", "steps_per_call", "save_minutes", "id_cache",
-    "keep", "doctor", "deterministic", "skip_nonfinite", "wait_minutes", "tune",
+    "keep", "doctor", "deterministic", "skip_nonfinite", "wait_minutes", "tune", "linear",
 }  # fmt: skip
-"""Flags that a resumed run may have otherwise: they change what is computed by rounding at most."""
+"""Flags that a resumed run may have otherwise: they change what is computed by rounding at most, or
+nothing before the training's end."""
 
 
 @dataclass(frozen=True, kw_only=True)

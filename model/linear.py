@@ -1,15 +1,17 @@
 """A linear classifier of words and pairs of words, whose decision values add to the logits.
 
 A text is the words and the pairs of neighbours in it, one that occurs n times as 1 + log n times
-its idf, the whole divided by its length (L2), as scikit-learn's TfidfVectorizer has it with
-sublinear_tf. What the network learns from steps of batches and what a linear classifier finds with
-L2 regularisation are wrong about different texts: together they are better than either.
+its idf, the whole divided by its length (L2): TF-IDF with logarithms of counts, but its idf goes by
+all occurrences of a word and not by the texts that have it. What the network learns from steps of
+batches and what a linear classifier finds with L2 regularisation are wrong about different texts:
+together they are better than either.
 Legend: B documents, T tokens, F = 2T - 1 words and pairs of a text, V token ids, R features,
 C classes.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +51,7 @@ class LinearPath(tf.Module):
           is_deterministic: leaves to the CPU what a GPU may not round the same way every time.
         """
         super().__init__()
-        self._device = "CPU:0" if is_deterministic else None
+        self._is_on_host = is_deterministic
         self._features = Features(linear.features, linear.idf, vocab_size, linear.num_pairs)
         weights = np.pad(linear.weights, [(1, 0), (0, 0)])
         self._weights = tf.Variable(weights, trainable=False)
@@ -61,7 +63,7 @@ class LinearPath(tf.Module):
         places = tf.stack([found[:, 0], tf.gather_nd(rows, found)], axis=1)
         shape = tf.stack([tf.shape(rows, tf.int64)[0], tf.shape(self._weights, tf.int64)[0]])
         texts = tf.SparseTensor(places, tf.gather_nd(values, found), shape)
-        with tf.device(self._device):
+        with tf.device("CPU:0") if self._is_on_host else contextlib.nullcontext():
             return tf.sparse.sparse_dense_matmul(texts, self._weights)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -34,7 +35,6 @@ def add_linear(
 
     It may be called under a strategy's scope.
     """
-    paths.linear.unlink(missing_ok=True)  # of a finish before, which was stopped
     if not shard_set.num_docs("valid"):
         return {}
     started, is_stopped = time.perf_counter(), threading.Event()
@@ -46,6 +46,8 @@ def add_linear(
         except BaseException:
             is_stopped.set()
             raise
+    if found is None or not found.weight:  # one of a finish before stays until here
+        paths.linear.unlink(missing_ok=True)
     if found is None:
         return {}
     seconds = time.perf_counter() - started
@@ -57,14 +59,15 @@ def _fit(
     paths: RunPaths, shard_set: ShardSet, config: PipelineConfig, seed: int,
     is_stopped: threading.Event,
 ) -> Mixture | None:  # fmt: skip
-    run = open_run(paths.folder, is_calibrated=False)
+    run = open_run(paths.folder, is_calibrated=False, has_linear=False)
     residency = "stream" if config.residency == "stream" else "host"
     source = WindowSource(
         shard_set, "train", run.build_encoder(), vocab_size=len(run.vocabulary),
         config=dataclasses.replace(config, residency=residency), shuffle_seed=None,
     )  # fmt: skip
     num_tokens = int(shard_set.length_counts @ np.arange(len(shard_set.length_counts)))
-    with tf.device("CPU:0" if run.settings.get("deterministic") else None):
+    is_deterministic = run.settings.get("deterministic")
+    with tf.device("CPU:0") if is_deterministic else contextlib.nullcontext():
         linear = fit_linear(
             source, len(run.vocabulary), len(run.labels), num_pairs=choose_num_pairs(num_tokens),
             seed=seed, is_stopped=is_stopped,
@@ -76,7 +79,7 @@ def _fit(
     both = dataclasses.replace(run, linear=linear, calibration=Calibration())
     mixed, _ = ask(build_infer(both, has_gpu), both, shard_set, "valid")
     found = choose_weight(logits, mixed - logits, labels)
-    if found is not None and found.weight:
+    if found is not None and found.weight and not is_stopped.is_set():
         write_linear(paths.linear, linear.scaled(found.weight))
     return found
 

@@ -92,11 +92,12 @@ def describe_words(
     )
 
 
-def open_run(folder: Path, is_calibrated: bool = True) -> Run:
+def open_run(folder: Path, is_calibrated: bool = True, has_linear: bool = True) -> Run:
     """Opens the folder of a run.
 
     Args:
       is_calibrated: False: without what its calibration changes.
+      has_linear: False: without the linear classifier.
 
     Raises:
       UserError: it is not one, or a file in it is damaged.
@@ -115,7 +116,7 @@ def open_run(folder: Path, is_calibrated: bool = True) -> Run:
     vocabulary = Vocabulary.load(paths.vocabulary, tokenizer)
     labels = tuple(read_lines(paths.labels))
     calibration = read_calibration(paths.calibration) if is_calibrated else Calibration()
-    linear = read_linear(paths.linear, len(labels), len(vocabulary))
+    linear = read_linear(paths.linear, len(labels), len(vocabulary)) if has_linear else None
     return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear)
 
 

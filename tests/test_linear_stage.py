@@ -14,6 +14,7 @@ from model.checkpoint import load_checkpoint
 from model.examination import ask
 from model.infer import build_infer
 from model.opened import open_run
+from shortline import EXIT_STOPPED
 from tfdata.shards import open_shards
 
 WORDS = ["--epochs", "2", "--gpus", "none", "--hidden", "8", "--embedding-dim", "8",
@@ -72,6 +73,18 @@ def test_finishing_twice_gives_the_same(run, capsys):
         key: scores[key] for key in ("accuracy", "macro_f1", "loss")
     }
     assert "linear classifier" in capsys.readouterr().out
+
+
+def test_an_interrupted_finish_leaves_what_answered(run, monkeypatch):
+    """As it was before: a resumed run that is done begins its end anew."""
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    before = load_checkpoint(run / "linear.npz")[0]["weights"]
+    monkeypatch.setattr("model.linear_stage.fit_linear", interrupt)
+    assert train.main(["--resume", str(run), "--gpus", "none"]) == EXIT_STOPPED
+    np.testing.assert_array_equal(load_checkpoint(run / "linear.npz")[0]["weights"], before)
 
 
 def test_without(small_shards, tmp_path):
