@@ -2,8 +2,8 @@
 
 Raw files are read as training reads them; of a shard set, one part is scored. The last line of
 stdout is JSON. Scores are those of the network in float32, whatever precision trained it. `loss`
-is the cross-entropy before the temperature, as in the run's summary.json; `calibrated_loss`, `ece` and all
-that goes by probabilities are of the probabilities that model.predict gives.
+is the cross-entropy before the temperature, as in the summary.json of the run; `calibrated_loss`,
+`ece` and all that goes by probabilities are of the probabilities that model.predict gives.
 Legend: D documents, C classes that the run knows.
 """
 
