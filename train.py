@@ -352,9 +352,7 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
         if training.long_tail == "auto":
             changes |= rebalance(trainer.paths, trainer.classifier, shard_set)
     trainer.workers.set_as_chief(weights)
-    is_changed = attach_linear(
-        trainer.paths, trainer.classifier, trainer.workers, trainer.flags.deterministic
-    )
+    is_changed = attach_linear(trainer.paths, trainer.classifier, trainer.workers)
     steady = state.epoch_seconds[1:] or state.epoch_seconds
     facts = trainer.facts | {
         "best_epoch": state.best_epoch,

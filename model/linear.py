@@ -1,10 +1,9 @@
 """A linear classifier of words and pairs of words, whose decision values add to the logits.
 
 A text is the words and the pairs of neighbours in it, one that occurs n times as 1 + log n times
-its idf, the whole divided by its length (L2): TF-IDF with logarithms of counts, but its idf goes by
-all occurrences of a word and not by the texts that have it. What the network learns from steps of
-batches and what a linear classifier finds with L2 regularisation are wrong about different texts:
-together they are better than either.
+its idf, the whole divided by its length (L2), as scikit-learn's TfidfVectorizer has it with
+sublinear_tf. What the network learns from steps of batches and what a linear classifier finds with
+L2 regularisation are wrong about different texts: together they are better than either.
 Legend: B documents, T tokens, F = 2T - 1 words and pairs of a text, V token ids, R features,
 C classes.
 """
@@ -18,10 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled  # not public as yet
 
 from model.checkpoint import load_checkpoint, write_checkpoint
 from model.words import hash_pairs
 from shortline import UserError
+
+_MOST_CLASSES_ON_GPU = 4_000
+"""TensorFlow's product with a sparse matrix on a GPU takes at most 2^31 numbers times classes, and
+a batch of model.predict has up to 2^19 numbers."""
 
 
 class LinearWeights(NamedTuple):
@@ -33,6 +37,8 @@ class LinearWeights(NamedTuple):
     """float32[R]."""
     weights: np.ndarray
     """float32[R, C]."""
+    vocab_size: int
+    """V."""
     num_pairs: int
     """Hash buckets of pairs, a power of two; those that are features have weights."""
 
@@ -44,15 +50,15 @@ class LinearWeights(NamedTuple):
 class LinearPath(tf.Module):
     """It, in TensorFlow: token ids to decision values."""
 
-    def __init__(self, linear: LinearWeights, vocab_size: int, is_deterministic: bool = False):
-        """Call it under the strategy scope.
-
-        Args:
-          is_deterministic: leaves to the CPU what a GPU may not round the same way every time.
-        """
+    def __init__(self, linear: LinearWeights):
+        """Call it under the strategy scope."""
         super().__init__()
-        self._is_on_host = is_deterministic
-        self._features = Features(linear.features, linear.idf, vocab_size, linear.num_pairs)
+        # nor has a GPU a kernel of it that rounds the same way every time
+        is_too_large = linear.weights.shape[1] > _MOST_CLASSES_ON_GPU
+        self._is_on_host = is_too_large or is_op_determinism_enabled()
+        self._features = Features(
+            linear.features, linear.idf, linear.vocab_size, linear.num_pairs
+        )  # fmt: skip
         weights = np.pad(linear.weights, [(1, 0), (0, 0)])
         self._weights = tf.Variable(weights, trainable=False)
 
@@ -85,14 +91,18 @@ class Features(tf.Module):
         """int[B, T], int[B] → rows int64[B, F], ascending: 1 + the number of a feature, or 0; and
         values float32[B, F]: those of one row add up to that feature's in the text's vector."""
         token_ids, lengths = tf.cast(token_ids, tf.int64), tf.cast(lengths, tf.int64)
+        num_tokens = tf.shape(token_ids)[1]
         with tf.device("CPU:0"):  # a range begins and ends on the host
-            positions = tf.range(tf.shape(token_ids, tf.int64)[1])
+            positions = tf.range(tf.cast(num_tokens, tf.int64))
         inside = positions < lengths[:, tf.newaxis]
         words = tf.where(inside, tf.gather(self._rows, token_ids), 0.0)
         pairs = hash_pairs(token_ids[:, :-1], token_ids[:, 1:], self._num_pairs)
         pairs = tf.where(inside[:, 1:], tf.gather(self._rows, self._vocab_size + pairs), 0.0)
         sorted_BF = tf.sort(tf.concat([words, pairs], axis=1), axis=1)
-        first, last = (tf.searchsorted(sorted_BF, sorted_BF, side) for side in ("left", "right"))
+        first, last = (
+            tf.searchsorted(sorted_BF, sorted_BF, side, tf.int64)  # a GPU has no int32 kernels
+            for side in ("left", "right")
+        )
         times = tf.cast(last - first, tf.float32)
         rows = tf.cast(sorted_BF, tf.int64)
         values = tf.gather(self.idf, rows) * (1.0 + tf.math.log(times))
@@ -110,7 +120,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> LinearWeights:
     """The reverse of `to_arrays`."""
     return LinearWeights(
         arrays["features"], arrays["idf"], arrays["weights"].astype(np.float32),
-        int(arrays["num_pairs"]),
+        int(arrays["vocab_size"]), int(arrays["num_pairs"]),
     )  # fmt: skip
 
 
@@ -133,6 +143,7 @@ def read_linear(path: Path, num_classes: int, vocab_size: int) -> LinearWeights 
         raise UserError(f"{path}: damaged: {error}; restore it or train anew") from None
     features, num_rows = linear.features, len(linear.features)
     fits = linear.weights.shape == (num_rows, num_classes) and linear.idf.shape == (num_rows,)
+    fits = fits and linear.vocab_size == vocab_size
     if not fits or not ((features >= 0) & (features < vocab_size + linear.num_pairs)).all():
         raise UserError(
             f"{path}: of other classes or words than labels.txt and vocab.txt; restore it or "

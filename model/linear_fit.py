@@ -29,7 +29,7 @@ EPOCHS = 4
 _BLOCK_DOCS, _MIXED_BLOCKS = 64, 64
 _INNER_STEPS = 5
 _COST = 1.0
-_LEAST_COUNT = 2  # of a feature in the training texts
+_LEAST_COUNT = 2  # of the training texts that have a feature
 _MOST_WEIGHTS = 1 << 26  # 256 MiB
 _MOST_DUALS = 1 << 28  # 1 GiB; of more documents, the first: shards are in random order
 _COUNTED_TOKENS = 1 << 22
@@ -62,11 +62,16 @@ def fit_linear(
     """
     counts = np.zeros(vocab_size + num_pairs, np.int64)
     for window in source.read(0):
-        _count(window, vocab_size, counts)
+        for docs in _cut(window):
+            if is_stopped is not None and is_stopped.is_set():
+                return None
+            _count(docs, vocab_size, counts)
     features = _choose(counts, _MOST_WEIGHTS // num_classes)
     if not len(features):
         return None
     num_docs = min(source.num_docs, _MOST_DUALS // num_classes)
+    if num_docs < source.num_docs:
+        print(f"linear classifier: of the {num_docs:,} documents that there is room for")
     idf = 1 + np.log((1 + source.num_docs) / (1 + counts[features]))
     ascent = DualAscent(Features(features, idf, vocab_size, num_pairs), num_docs, num_classes)
     rng = np.random.default_rng([seed, 3])
@@ -81,11 +86,14 @@ def fit_linear(
                         return None
                     done = epoch * num_docs + window.first_doc + num_seen
                     update(done, done / total)
-    return LinearWeights(features, idf.astype(np.float32), ascent.weights(), num_pairs)
+    return LinearWeights(
+        features, idf.astype(np.float32), ascent.weights(), vocab_size, num_pairs
+    )  # fmt: skip
 
 
 def choose_num_pairs(num_tokens: int) -> int:
-    """Hash buckets for the pairs of so many tokens, of which hardly two share one.
+    """Hash buckets for the pairs of so many tokens: four a token, as far as that is no more than
+    2^22.
 
     >>> choose_num_pairs(100_000)
     524288
@@ -103,7 +111,8 @@ class DualAscent:
         # one more, of the fillers
         self.duals = tf.Variable(tf.zeros([num_docs + 1, num_classes]), trainable=False)
         """float32[D + 1, C]."""
-        self._no_weights = tf.zeros([num_classes + 1])
+        with tf.device("CPU:0"):
+            self._no_weights = tf.zeros([num_classes + 1])
 
     def weights(self) -> np.ndarray:
         """float32[R, C]."""
@@ -113,28 +122,27 @@ class DualAscent:
         """One pass over a window's documents, in a random order; yields how many are done."""
         num_here = min(len(window), self._num_docs - window.first_doc)
         rows, widths = _plan(window.lengths[:num_here], rng)
-        tensors = [
-            tf.constant(window.ids.astype(np.uint16).view(np.float16))
-            if window.ids.dtype == np.uint16
-            else tf.constant(window.ids.astype(np.uint32).view(np.float32)),
-            tf.constant(window.offsets), tf.constant(window.labels.astype(np.int64)),
-            tf.constant(window.first_doc, tf.int64),
-        ]  # fmt: skip
+        with tf.device("CPU:0"):  # of what may be larger than a GPU's memory, it gets the blocks
+            tensors = [
+                tf.constant(window.ids), tf.constant(window.offsets),
+                tf.constant(window.labels.astype(np.int64)),
+                tf.constant(window.first_doc, tf.int64),
+            ]  # fmt: skip
         for first in range(0, len(rows), _CALL_BLOCKS):
             some = slice(first, first + _CALL_BLOCKS)
             with tf.device("CPU:0"):
-                here = tf.constant(widths[some])
-            self._run(*tensors, tf.constant(rows[some]), here)
+                blocks = tf.constant(rows[some]), tf.constant(widths[some])
+            self._run(*tensors, *blocks)
             yield min(num_here, (first + len(rows[some])) * _BLOCK_DOCS)
 
     @tf.function(reduce_retracing=True)
     def _run(self, ids, offsets, labels, first_doc, rows_SB, widths_S):
         for block in tf.range(tf.size(widths_S)):
             with tf.device("CPU:0"):
-                width = widths_S[block]
-            batch = gather_batch(
-                ids, offsets, labels, first_doc, self._no_weights, rows_SB[block], 1.0, width
-            )
+                batch = gather_batch(
+                    ids, offsets, labels, first_doc, self._no_weights, rows_SB[block], 1.0,
+                    widths_S[block],
+                )  # fmt: skip
             self._better(batch)
 
     def _better(self, batch) -> None:
@@ -174,24 +182,32 @@ def _solve(duals_BC, signs_BC, decisions_BC, gram_BB) -> tf.Tensor:
     return now
 
 
+def _cut(window: Window) -> Iterator[Window]:
+    """A window's documents, some million tokens at a time."""
+    first = 0
+    while first < len(window):
+        limit = window.offsets[first] + _COUNTED_TOKENS
+        last = max(first + 1, int(np.searchsorted(window.offsets, limit, side="right")) - 1)
+        tokens = slice(window.offsets[first], window.offsets[last])
+        offsets = window.offsets[first : last + 1] - window.offsets[first]
+        yield Window(window.ids[tokens], offsets, window.labels[first:last], 0)
+        first = last
+
+
 def _count(window: Window, vocab_size: int, counts: np.ndarray) -> None:
-    """Adds to counts int64[V + pairs] how often each word and pair occurs in a window."""
-    ends, num_pairs = window.offsets[1:], len(counts) - vocab_size
-    for first in range(0, len(window.ids), _COUNTED_TOKENS):
-        ids = window.ids[first : first + _COUNTED_TOKENS + 1].astype(np.int64)
-        counts[:vocab_size] += np.bincount(ids[:_COUNTED_TOKENS], minlength=vocab_size)
-        if len(ids) < 2:
-            continue
-        is_pair = np.ones(len(ids) - 1, np.bool_)
-        here = ends[(ends > first) & (ends < first + len(ids))]
-        is_pair[here - first - 1] = False
-        with tf.device("CPU:0"):
-            pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), num_pairs).numpy()
-        counts[vocab_size:] += np.bincount(pairs[is_pair], minlength=num_pairs)
+    """Adds to counts int64[V + pairs] how many of a window's texts have each word and pair."""
+    ids, num_pairs = window.ids.astype(np.int64), len(counts) - vocab_size
+    docs = np.repeat(np.arange(len(window)), window.lengths)
+    with tf.device("CPU:0"):
+        pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), num_pairs).numpy()
+    is_pair = docs[:-1] == docs[1:]
+    for numbers, of in ((ids, docs), (vocab_size + pairs[is_pair], docs[1:][is_pair])):
+        found = np.unique(of * len(counts) + numbers) % len(counts)
+        counts += np.bincount(found, minlength=len(counts))
 
 
 def _choose(counts: np.ndarray, most: int) -> np.ndarray:
-    """int64[R], ascending: what occurs at least twice; the most frequent, if there are more than
+    """int64[R], ascending: what two texts have or more; the most frequent, if there are more than
     `most`."""
     found = np.flatnonzero(counts >= _LEAST_COUNT)
     if len(found) > most:

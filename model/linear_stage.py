@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled  # not public as yet
 
 from model.calibration import Calibration
 from model.classifier import Classifier
@@ -18,7 +19,7 @@ from model.examination import ask
 from model.infer import build_infer
 from model.linear import LinearPath, from_arrays, read_linear, to_arrays, write_linear
 from model.linear_fit import choose_num_pairs, fit_linear
-from model.mixture import Mixture, choose_weight
+from model.mixture import LEAST_DOCS, Mixture, choose_weight
 from model.opened import open_run
 from model.run import RunPaths
 from model.workers import Workers
@@ -35,7 +36,7 @@ def add_linear(
 
     It may be called under a strategy's scope.
     """
-    if not shard_set.num_docs("valid"):
+    if shard_set.num_docs("valid") < LEAST_DOCS or len(shard_set.labels) < 2:
         return {}
     started, is_stopped = time.perf_counter(), threading.Event()
     # a thread of its own has no strategy scope: there, variables would be mirrored
@@ -66,8 +67,7 @@ def _fit(
         config=dataclasses.replace(config, residency=residency), shuffle_seed=None,
     )  # fmt: skip
     num_tokens = int(shard_set.length_counts @ np.arange(len(shard_set.length_counts)))
-    is_deterministic = run.settings.get("deterministic")
-    with tf.device("CPU:0") if is_deterministic else contextlib.nullcontext():
+    with tf.device("CPU:0") if is_op_determinism_enabled() else contextlib.nullcontext():
         linear = fit_linear(
             source, len(run.vocabulary), len(run.labels), num_pairs=choose_num_pairs(num_tokens),
             seed=seed, is_stopped=is_stopped,
@@ -96,9 +96,7 @@ def _describe(found: Mixture, seconds: float) -> str:
     )
 
 
-def attach_linear(
-    paths: RunPaths, classifier: Classifier, workers: Workers, is_deterministic: bool
-) -> bool:
+def attach_linear(paths: RunPaths, classifier: Classifier, workers: Workers) -> bool:
     """Gives the classifier what the chief has written, if it has; whether it had.
 
     All workers call it, under the strategy's scope.
@@ -109,5 +107,5 @@ def attach_linear(
     arrays = workers.take_chiefs(None if found is None else to_arrays(found))
     if arrays is None:
         return False
-    classifier.linear = LinearPath(from_arrays(arrays), classifier.vocab_size, is_deterministic)
+    classifier.linear = LinearPath(from_arrays(arrays))
     return True

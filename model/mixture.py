@@ -16,9 +16,10 @@ from model.calibration import fit_temperature, mean_loss
 from model.longtail import score_answers
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-_LEAST_DOCS = 100
+LEAST_DOCS = 100
+"""Of the validation part: with fewer, the network answers alone."""
 _MOST_LOGITS = 1 << 19  # of the documents that cross-entropy is taken of
-_LEAST_ERRORS = 2.0  # standard errors, of the documents that are answered otherwise
+_LEAST_ERRORS = 2.0  # roots of the number of documents that are answered otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def choose_weight(logits: np.ndarray, values: np.ndarray, labels: np.ndarray) ->
       labels: int[D]; of C and more: labels that training lacks.
     """
     known = labels < logits.shape[1]
-    if known.sum() < _LEAST_DOCS or logits.shape[1] < 2:
+    if known.sum() < LEAST_DOCS or logits.shape[1] < 2:
         return None
     answers = [(logits + np.float32(weight) * values).argmax(axis=1) for weight in WEIGHTS]
     half = np.random.default_rng(0).permutation(len(labels)) % 2
@@ -67,14 +68,14 @@ def _choose(
     among: np.ndarray,
 ) -> int:  # fmt: skip
     """Number of the weight that the documents `among` bool[D] choose."""
-    most = max(_LEAST_DOCS, _MOST_LOGITS // logits.shape[1])
+    most = max(LEAST_DOCS, _MOST_LOGITS // logits.shape[1])
     docs = np.flatnonzero(among)[:most]
     losses = []
     for weight in WEIGHTS:
         mixed = logits[docs] + np.float32(weight) * values[docs]
         losses.append(mean_loss(mixed / fit_temperature(mixed, labels[docs]), labels[docs]))
         if losses[-1] > 1.5 * min(losses) + 0.1:
-            break  # it is convex
+            break  # it has one minimum
     calm = int(np.argmin(losses))
     scores = np.array([sum(score_answers(some[among], labels[among])) for some in answers])
     smooth = np.convolve(np.pad(scores, 1, "edge"), [0.25, 0.5, 0.25], "valid")

@@ -74,8 +74,7 @@ class Run:
             classifier.dense.bias.value.assign_add(shift)
         classifier.words.fold()
         if self.linear is not None:
-            is_deterministic = bool(self.settings.get("deterministic"))
-            classifier.linear = LinearPath(self.linear, len(self.vocabulary), is_deterministic)
+            classifier.linear = LinearPath(self.linear)
         return classifier
 
 

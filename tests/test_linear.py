@@ -85,15 +85,26 @@ def fitted() -> tuple[Window, LinearWeights]:
     return window, linear
 
 
-def test_what_comes_once_is_no_feature_and_all_else_is(fitted):
+def test_what_one_text_has_is_no_feature_and_idf_counts_texts(fitted):
     window, linear = fitted
     counts: dict[int, int] = {}
     for doc in range(len(window)):
         ids = window.ids[window.offsets[doc] : window.offsets[doc + 1]].astype(np.int64)
         pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), PAIRS).numpy()
-        for feature in [*ids, *(VOCAB + pairs)]:
-            counts[int(feature)] = counts.get(int(feature), 0) + 1
+        for feature in {*ids.tolist(), *(VOCAB + pairs).tolist()}:
+            counts[feature] = counts.get(feature, 0) + 1
     assert linear.features.tolist() == sorted(f for f, count in counts.items() if count > 1)
+    texts = np.array([counts[feature] for feature in linear.features.tolist()])
+    np.testing.assert_allclose(linear.idf, 1 + np.log((1 + 700) / (1 + texts)), rtol=1e-6)
+
+
+def test_pieces_of_a_window_are_counted_once(fitted, monkeypatch):
+    window, linear = fitted
+    monkeypatch.setattr(linear_fit, "_COUNTED_TOKENS", 30)
+    again = fit_linear(Source(window), VOCAB, CLASSES, num_pairs=PAIRS)
+    assert again is not None
+    np.testing.assert_array_equal(again.features, linear.features)
+    np.testing.assert_array_equal(again.idf, linear.idf)
 
 
 def test_ascent_comes_to_the_minimum_of_the_svm():
@@ -103,7 +114,7 @@ def test_ascent_comes_to_the_minimum_of_the_svm():
     idf = np.linspace(1, 2, len(features)).astype(np.float32)
     ascent = DualAscent(Features(features, idf, VOCAB, PAIRS), len(window), CLASSES)
     rng, gaps = np.random.default_rng(0), []
-    x = describe(window, LinearWeights(features, idf, np.zeros(0), PAIRS))
+    x = describe(window, LinearWeights(features, idf, np.zeros(0), VOCAB, PAIRS))
     signs = np.where(window.labels[:, np.newaxis] == np.arange(CLASSES), 1.0, -1.0)
     for _ in range(60):
         assert list(ascent.run(window, rng))[-1] == len(window)
@@ -121,7 +132,7 @@ def test_ascent_comes_to_the_minimum_of_the_svm():
 
 def test_values_are_those_of_the_vectors_however_texts_are_padded(fitted):
     window, linear = fitted
-    path = LinearPath(linear, VOCAB)
+    path = LinearPath(linear)
     expected = describe(window, linear) @ linear.weights
     for width in (11, 30):
         values = path.values(*pad_window(window, width))
@@ -133,7 +144,7 @@ def test_values_are_those_of_the_vectors_however_texts_are_padded(fitted):
 
 def test_text_without_a_feature_has_values_of_0(fitted):
     _, linear = fitted
-    values = LinearPath(linear, VOCAB).values(tf.constant([[0, 1], [2, 2]]), tf.constant([2, 2]))
+    values = LinearPath(linear).values(tf.constant([[0, 1], [2, 2]]), tf.constant([2, 2]))
     assert not values[0].numpy().any()
     assert values[1].numpy().any()
 
@@ -141,7 +152,7 @@ def test_text_without_a_feature_has_values_of_0(fitted):
 def test_it_learns_what_tells_the_classes(fitted):
     _, linear = fitted
     new = make_window(500, seed=1, noise=0)
-    values = LinearPath(linear, VOCAB).values(*pad_window(new, 11))
+    values = LinearPath(linear).values(*pad_window(new, 11))
     assert (values.numpy().argmax(axis=1) == new.labels).mean() > 0.95
 
 
@@ -192,7 +203,8 @@ def make_linear(run, random) -> LinearWeights:
     features = np.append(np.arange(2, len(run.vocabulary)), len(run.vocabulary) + pairs)
     idf = random.uniform(1, 3, len(features)).astype(np.float32)
     weights = random.normal(0, 1, (len(features), len(run.labels)))
-    return LinearWeights(features, idf, weights.astype(np.float16).astype(np.float32), PAIRS)
+    weights = weights.astype(np.float16).astype(np.float32)
+    return LinearWeights(features, idf, weights, len(run.vocabulary), PAIRS)
 
 
 def test_a_run_answers_with_it_and_so_does_its_export(tmp_path):
@@ -202,7 +214,7 @@ def test_a_run_answers_with_it_and_so_does_its_export(tmp_path):
     linear = make_linear(run, np.random.default_rng(3))
     write_linear(run.paths.linear, linear)
     run = open_run(run.paths.folder)
-    encode, path = run.build_encoder(), LinearPath(linear, len(run.vocabulary))
+    encode, path = run.build_encoder(), LinearPath(linear)
     expected = []
     for text in texts.to_pylist():
         ids, lengths = encode(tf.constant([text]))
@@ -238,7 +250,7 @@ def test_damaged_file_or_one_of_other_classes_is_named(tmp_path, fitted):
     with pytest.raises(UserError, match=r"linear\.npz: of other classes"):
         read_linear(path, CLASSES + 1, VOCAB)
     with pytest.raises(UserError, match=r"linear\.npz: of other classes"):
-        read_linear(path, CLASSES, 1 - PAIRS + 3)
+        read_linear(path, CLASSES, VOCAB + 1)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"linear\.npz: damaged"):

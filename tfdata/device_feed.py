@@ -192,7 +192,7 @@ def gather_batch(
     It works in int64, as a GPU has next to no int32 kernels: TensorFlow would fetch the numbers.
 
     Args:
-      ids, offsets, labels, first_doc: the fields of `Window`; the bits of ids in a float type.
+      ids, offsets, labels, first_doc: the fields of `Window`; ids, or their bits in a float type.
       class_weights: float32[C + 1], the last for labels that training lacks.
       scale: float32[], passed on.
     """
