@@ -338,7 +338,7 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     """Scores, report and export of the best weights, and the summary last: then all is there."""
     from model.checkpoint import load_best, restore
     from model.finish import finish_run, rebalance
-    from model.linear_stage import add_linear, attach_linear
+    from model.linear_stage import add_linear, attach_linear, remove_linear
 
     weights, training = trainer.classifier.weights_by_name, trainer.flags.train
     changes: dict[str, Any] = {}
@@ -348,7 +348,7 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
         if training.linear == "auto":
             changes |= add_linear(trainer.paths, shard_set, trainer.flags.pipeline, training.seed)
         else:
-            trainer.paths.linear.unlink(missing_ok=True)
+            remove_linear(trainer.paths)
         if training.long_tail == "auto":
             changes |= rebalance(trainer.paths, trainer.classifier, shard_set)
     trainer.workers.set_as_chief(weights)

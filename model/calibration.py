@@ -35,6 +35,8 @@ class Calibration:
     """Quantiles, at equal steps from 0 to 1, of model.scope's energy of those documents."""
     logit_shift: tuple[float, ...] = ()
     """float[C], of model.longtail: added to the logits before all else; none: nothing is."""
+    has_linear: bool = False
+    """Whether it is of the network and model.linear's classifier together."""
 
     def scope(self, energy: np.ndarray) -> np.ndarray:
         """float[B] → float32[B]: the share of validation documents of no higher energy."""
@@ -170,6 +172,7 @@ def read_calibration(path: Path) -> Calibration:
             num_docs=int(values["num_docs"]),
             energies=_numbers(values, "energies"),
             logit_shift=_numbers(values, "logit_shift"),
+            has_linear=bool(values.get("has_linear")),
         )
         if not 1e-3 < calibration.temperature < 1e3:
             raise ValueError(f"temperature {calibration.temperature}")

@@ -72,7 +72,8 @@ def examine(
       questions: (text, label, predicted) of the documents to explain.
     """
     infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
-    calibration, check = Calibration(logit_shift=run.calibration.logit_shift), None
+    shift, has_linear = run.calibration.logit_shift, run.linear is not None
+    calibration, check = Calibration(logit_shift=shift, has_linear=has_linear), None
     if shard_set.num_docs("valid"):
         logits, labels = ask(infer, run, shard_set, "valid")
         if (found := calibrate(logits, labels)) is not None:
@@ -106,7 +107,8 @@ def adjust_long_tail(run: Run, shard_set: ShardSet) -> Adjustment | None:
     shift: tuple[float, ...] = ()
     if found is not None and found.power:
         shift = tuple(find_shift(shard_set.label_counts, found.power).tolist())
-    write_calibration(run.paths.calibration, Calibration(logit_shift=shift))
+    calibration = Calibration(logit_shift=shift, has_linear=run.linear is not None)
+    write_calibration(run.paths.calibration, calibration)
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled  # not public as yet
 
-from model.calibration import Calibration
+from model.calibration import Calibration, read_calibration
 from model.classifier import Classifier
 from model.examination import ask
 from model.infer import build_infer
@@ -48,12 +48,19 @@ def add_linear(
             is_stopped.set()
             raise
     if found is None or not found.weight:  # one of a finish before stays until here
-        paths.linear.unlink(missing_ok=True)
+        remove_linear(paths)
     if found is None:
         return {}
     seconds = time.perf_counter() - started
     print(_describe(found, seconds), flush=True)
     return {"linear": dataclasses.asdict(found) | {"seconds": round(seconds, 3)}}
+
+
+def remove_linear(paths: RunPaths) -> None:
+    """Of a finish before; and what was calibrated with it, which the finish makes anew."""
+    if paths.linear.exists() or read_calibration(paths.calibration).has_linear:
+        paths.calibration.unlink(missing_ok=True)
+        paths.linear.unlink(missing_ok=True)
 
 
 def _fit(

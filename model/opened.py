@@ -116,6 +116,11 @@ def open_run(folder: Path, is_calibrated: bool = True, has_linear: bool = True) 
     labels = tuple(read_lines(paths.labels))
     calibration = read_calibration(paths.calibration) if is_calibrated else Calibration()
     linear = read_linear(paths.linear, len(labels), len(vocabulary)) if has_linear else None
+    if calibration.has_linear and has_linear and linear is None:
+        raise UserError(
+            f"{paths.linear}: is missing; restore it, or make it again: python train.py --resume "
+            f"{printable(str(folder))}"
+        )
     return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from model.checkpoint import load_checkpoint
 from model.examination import ask
 from model.infer import build_infer
 from model.opened import open_run
-from shortline import EXIT_STOPPED
+from shortline import EXIT_STOPPED, UserError
 from tfdata.shards import open_shards
 
 WORDS = ["--epochs", "2", "--gpus", "none", "--hidden", "8", "--embedding-dim", "8",
@@ -85,6 +86,18 @@ def test_an_interrupted_finish_leaves_what_answered(run, monkeypatch):
     monkeypatch.setattr("model.linear_stage.fit_linear", interrupt)
     assert train.main(["--resume", str(run), "--gpus", "none"]) == EXIT_STOPPED
     np.testing.assert_array_equal(load_checkpoint(run / "linear.npz")[0]["weights"], before)
+
+
+def test_a_run_that_lost_it_does_not_answer(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "linear.npz").unlink()
+    with pytest.raises(UserError, match=r"linear\.npz: is missing.*--resume"):
+        open_run(copy)
+    for words in (["--linear", "auto"], ["--linear", "none"]):
+        assert train.main(["--resume", str(copy), "--gpus", "none", *words]) == 0
+        assert (open_run(copy).linear is None) == (words[1] == "none")
+    assert read_summary(copy)["accuracy"] < read_summary(run)["accuracy"]
 
 
 def test_without(small_shards, tmp_path):
