@@ -338,21 +338,37 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     """Scores, report and export of the best weights, and the summary last: then all is there."""
     from model.checkpoint import load_best, restore
     from model.finish import finish_run, rebalance
-    from model.linear_stage import add_linear, attach_linear, remove_linear
+    from model.linear_stage import (
+        add_linear,
+        attach_linear,
+        refit_linear,
+        remove_linear,
+        wants_refit,
+    )
 
+    paths, pipeline, workers = trainer.paths, trainer.flags.pipeline, trainer.workers
     weights, training = trainer.classifier.weights_by_name, trainer.flags.train
     changes: dict[str, Any] = {}
-    if trainer.workers.is_chief:
-        arrays, _ = load_best(trainer.paths.best)
-        restore(weights, arrays, trainer.paths.best)
+    if workers.is_chief:
+        arrays, _ = load_best(paths.best)
+        restore(weights, arrays, paths.best)
         if training.linear == "auto":
-            changes |= add_linear(trainer.paths, shard_set, trainer.flags.pipeline, training.seed)
+            changes |= add_linear(paths, shard_set, pipeline, training.seed)
         else:
-            remove_linear(trainer.paths)
+            remove_linear(paths)
         if training.long_tail == "auto":
-            changes |= rebalance(trainer.paths, trainer.classifier, shard_set)
-    trainer.workers.set_as_chief(weights)
-    is_changed = attach_linear(trainer.paths, trainer.classifier, trainer.workers)
+            changes |= rebalance(paths, trainer.classifier, shard_set)
+    workers.set_as_chief(weights)
+    has_linear = attach_linear(paths, trainer.classifier, workers)
+
+    def refit() -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        if workers.is_chief:
+            weight = changes["linear"]["weight"]
+            facts = refit_linear(paths, shard_set, pipeline, training.seed, weight)
+        attach_linear(paths, trainer.classifier, workers)
+        return facts
+
     steady = state.epoch_seconds[1:] or state.epoch_seconds
     facts = trainer.facts | {
         "best_epoch": state.best_epoch,
@@ -367,8 +383,9 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
         **changes,
     }
     finish_run(
-        trainer.paths, trainer.classifier, trainer.encoder, shard_set, trainer.flags.pipeline,
-        None if is_changed else trainer.predict_valid, facts, trainer.workers.is_chief,
+        paths, trainer.classifier, trainer.encoder, shard_set, pipeline,
+        None if has_linear else trainer.predict_valid, facts, workers.is_chief,
+        refit if has_linear and wants_refit(shard_set) else None,
     )  # fmt: skip
 
 

@@ -45,8 +45,6 @@ class Examination:
     """With its calibration."""
     check: CalibrationCheck | None
     """None without a validation part that is large enough."""
-    test: dict[str, Any] | None
-    """num_docs, ece_before, ece_after and ece_by_chance on test documents; None without any."""
     explained: list[Explained]
     """In the order asked for."""
 
@@ -55,8 +53,6 @@ class Examination:
         found: dict[str, Any] = {"temperature": self.run.calibration.temperature}
         if self.check is not None:
             found["calibration"] = self.check.summary()
-            if self.test is not None:
-                found["calibration"]["test"] = self.test
         return found
 
 
@@ -84,13 +80,10 @@ def examine(
                 energies=quantiles(energies),
             )  # fmt: skip
     write_calibration(run.paths.calibration, calibration)
-    test = None
-    if check is not None and shard_set.num_docs("test"):
-        test = _check(*ask(infer, run, shard_set, "test"), calibration.temperature)
     run = dataclasses.replace(run, calibration=calibration)
     labels = [*run.labels, *shard_set.unseen_labels]
     explained = _explain(infer, run, labels, questions)
-    return Examination(run=run, check=check, test=test, explained=explained)
+    return Examination(run=run, check=check, explained=explained)
 
 
 def adjust_long_tail(run: Run, shard_set: ShardSet) -> Adjustment | None:
@@ -110,6 +103,26 @@ def adjust_long_tail(run: Run, shard_set: ShardSet) -> Adjustment | None:
     calibration = Calibration(logit_shift=shift, has_linear=run.linear is not None)
     write_calibration(run.paths.calibration, calibration)
     return found
+
+
+def check_test(run: Run, shard_set: ShardSet) -> dict[str, Any]:
+    """num_docs, ece_before, ece_after and ece_by_chance on the test part, for summary.json.
+
+    To be called outside of any strategy's scope.
+    """
+    infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
+    logits, labels = ask(infer, run, shard_set, "test")
+    right = logits.argmax(axis=1) == labels
+    before, after = (
+        tf.reduce_max(tf.nn.softmax(logits / np.float32(t)), axis=1).numpy()
+        for t in (1.0, run.calibration.temperature)
+    )
+    return {
+        "num_docs": len(labels),
+        "ece_before": bin_reliability(before, right).error,
+        "ece_after": bin_reliability(after, right).error,
+        "ece_by_chance": chance_error(after),
+    }
 
 
 def _explain(
@@ -153,17 +166,3 @@ def ask(
         logits += [infer(texts.slice(i, size)).numpy() for i in range(0, len(texts), size)]
         labels.append(numbers[chosen])
     return np.concatenate(logits), np.concatenate(labels)
-
-
-def _check(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
-    right = logits.argmax(axis=1) == labels
-    before, after = (
-        tf.reduce_max(tf.nn.softmax(logits / np.float32(t)), axis=1).numpy()
-        for t in (1.0, temperature)
-    )
-    return {
-        "num_docs": len(labels),
-        "ece_before": bin_reliability(before, right).error,
-        "ece_after": bin_reliability(after, right).error,
-        "ece_by_chance": chance_error(after),
-    }

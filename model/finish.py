@@ -16,7 +16,7 @@ import numpy as np
 
 from model.classifier import Classifier
 from model.events import read_events
-from model.examination import Examination, adjust_long_tail, examine
+from model.examination import Examination, adjust_long_tail, check_test, examine
 from model.export import export_run
 from model.longtail import find_shift
 from model.lstm import count_blocks
@@ -74,14 +74,20 @@ def finish_run(
     predict_valid: Callable[[], Predictions] | None,
     facts: dict[str, Any],
     is_chief: bool = True,
+    refit: Callable[[], dict[str, Any]] | None = None,
 ) -> None:
     """Writes summary.json (last), report.html and export/, and tells where they are.
+
+    Validation documents score, calibrate and show what has not learned from them; test documents
+    score what is kept.
 
     Args:
       classifier: with the best weights.
       predict_valid: None: of a classifier that has changed since, or without a validation part.
       facts: what the training knows for the summary: times, route, devices.
       is_chief: False of a worker that only takes part in the predictions.
+      refit: trains on validation documents too, changes the classifier and the run, and returns
+        facts for the summary.
     """
     counts = shard_set.label_counts
     labels = [*shard_set.labels, *shard_set.unseen_labels]
@@ -91,28 +97,35 @@ def finish_run(
     scores = score(predictions, counts)
     confusions = worst_confusions(predictions, len(counts), most=_MOST_CONFUSIONS)
     summary: dict[str, Any] = {**scores.summary(), "scored_on": part, **facts}
-    if shard_set.num_docs("test"):
-        predict_test = build_predict_part(classifier, encoder, shard_set, "test", config)
-        summary["test"] = score(predict_test(), counts).summary()
-    if not is_chief:
-        return
-    summary["counts"] = dict(shard_set.counts)
-    summary["versions"] = _versions()
-    print("writing the report and the export", flush=True)  # which takes seconds
-    worst = [confusion.examples[0] for confusion in confusions[:_MOST_WRONG]]
-    asked = [*worst, *typical_documents(predictions, counts, _MOST_RIGHT)]
-    listed = {doc for confusion in confusions[:20] for doc in confusion.examples}
-    texts = _read_texts(shard_set, part, sorted({*listed, *asked}))
-    questions = [
-        (texts[doc], int(predictions.labels[doc]), int(predictions.predicted[doc]))
-        for doc in asked
-    ]  # fmt: skip
     # a thread of its own has no strategy scope: there, variables would be mirrored
     with ThreadPoolExecutor(1) as outside:
+        if is_chief:
+            worst = [confusion.examples[0] for confusion in confusions[:_MOST_WRONG]]
+            asked = [*worst, *typical_documents(predictions, counts, _MOST_RIGHT)]
+            listed = {doc for confusion in confusions[:20] for doc in confusion.examples}
+            texts = _read_texts(shard_set, part, sorted({*listed, *asked}))
+            questions = [
+                (texts[doc], int(predictions.labels[doc]), int(predictions.predicted[doc]))
+                for doc in asked
+            ]  # fmt: skip
+            run = open_run(paths.folder)
+            examined = outside.submit(examine, run, shard_set, questions).result()
+            summary |= examined.summary()
+        if refit is not None:
+            summary |= refit()
+        if shard_set.num_docs("test"):
+            predict_test = build_predict_part(classifier, encoder, shard_set, "test", config)
+            summary["test"] = score(predict_test(), counts).summary()
+        if not is_chief:
+            return
+        print("writing the report and the export", flush=True)  # which takes seconds
         run = open_run(paths.folder)
-        examined = outside.submit(examine, run, shard_set, questions).result()
-    summary |= examined.summary()
-    export_run(examined.run, paths.export, replace=True)
+        if shard_set.num_docs("test") and examined.check is not None:
+            found = outside.submit(check_test, run, shard_set).result()
+            summary["calibration"]["test"] = found
+    summary["counts"] = dict(shard_set.counts)
+    summary["versions"] = _versions()
+    export_run(run, paths.export, replace=True)
     write_report(
         paths.report,
         summary=summary,

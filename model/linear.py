@@ -1,11 +1,12 @@
-"""A linear classifier of words and pairs of words, whose decision values add to the logits.
+"""A linear classifier of words, pairs and pieces of words, whose decision values add to the logits.
 
-A text is the words and the pairs of neighbours in it, one that occurs n times as 1 + log n times
-its idf, the whole divided by its length (L2), as scikit-learn's TfidfVectorizer has it with
-sublinear_tf. What the network learns from steps of batches and what a linear classifier finds with
-L2 regularisation are wrong about different texts: together they are better than either.
-Legend: B documents, T tokens, F = 2T - 1 words and pairs of a text, V token ids, R features,
-C classes.
+A text is the words in it, the pairs of neighbours, and the pieces of the words (tfdata.subwords),
+one that occurs n times as 1 + log n times its idf, the whole divided by its length (L2), as
+scikit-learn's TfidfVectorizer has it with sublinear_tf. What the network learns from steps of
+batches and what a linear classifier finds with L2 regularisation are wrong about different texts:
+together they are better than either.
+Legend: B documents, T tokens, V token ids, K most pieces of a word, F = (2 + K)T - 1 words, pairs
+and pieces of a text, R features, C classes.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from model.checkpoint import load_checkpoint, write_checkpoint
 from model.words import hash_pairs
 from shortline import UserError
 
-_MOST_CLASSES_ON_GPU = 4_000
-"""TensorFlow's product with a sparse matrix on a GPU takes at most 2^31 numbers times classes, and
-a batch of model.predict has up to 2^19 numbers."""
+_MOST_PRODUCTS_ON_GPU = 1 << 31
+"""Of TensorFlow's product with a sparse matrix: its numbers times the classes."""
+_MOST_TOKENS = 1 << 18  # of a batch of model.predict
 
 
 class LinearWeights(NamedTuple):
     """What there is to know of such a classifier."""
 
     features: np.ndarray
-    """int64[R], ascending: token ids, then V + the bucket of a pair."""
+    """int64[R], ascending: token ids, V + the bucket of a pair, V + num_pairs + that of a piece."""
     idf: np.ndarray
     """float32[R]."""
     weights: np.ndarray
@@ -41,6 +42,13 @@ class LinearWeights(NamedTuple):
     """V."""
     num_pairs: int
     """Hash buckets of pairs, a power of two; those that are features have weights."""
+    pieces: np.ndarray
+    """int32[V, K]: the buckets of each word's pieces; 0 is none. K may be 0."""
+
+    @property
+    def num_numbers(self) -> int:
+        """Of what may be features: each is less."""
+        return count_numbers(self.vocab_size, self.num_pairs, self.pieces)
 
     def scaled(self, factor: float) -> LinearWeights:
         """With decision values so many times as large."""
@@ -54,10 +62,11 @@ class LinearPath(tf.Module):
         """Call it under the strategy scope."""
         super().__init__()
         # nor has a GPU a kernel of it that rounds the same way every time
-        is_too_large = linear.weights.shape[1] > _MOST_CLASSES_ON_GPU
+        numbers_of_batch = _MOST_TOKENS * (2 + linear.pieces.shape[1])
+        is_too_large = numbers_of_batch * linear.weights.shape[1] >= _MOST_PRODUCTS_ON_GPU
         self._is_on_host = is_too_large or is_op_determinism_enabled()
         self._features = Features(
-            linear.features, linear.idf, linear.vocab_size, linear.num_pairs
+            linear.features, linear.idf, linear.vocab_size, linear.num_pairs, linear.pieces
         )  # fmt: skip
         weights = np.pad(linear.weights, [(1, 0), (0, 0)])
         self._weights = tf.Variable(weights, trainable=False)
@@ -74,16 +83,23 @@ class LinearPath(tf.Module):
 
 
 class Features(tf.Module):
-    """Which of a text's words and pairs are features, and what they weigh."""
+    """Which of a text's words, pairs and pieces are features, and what they weigh."""
 
-    def __init__(self, features: np.ndarray, idf: np.ndarray, vocab_size: int, num_pairs: int):
+    def __init__(
+        self, features: np.ndarray, idf: np.ndarray, vocab_size: int, num_pairs: int,
+        pieces: np.ndarray,
+    ):  # fmt: skip
         """Call it under the strategy scope. Arguments as of `LinearWeights`."""
         super().__init__()
         self._vocab_size, self._num_pairs = vocab_size, num_pairs
         # as float32, which a GPU can hold, and which is exact up to 2^24
-        rows = np.zeros(vocab_size + num_pairs, np.float32)
+        rows = np.zeros(count_numbers(vocab_size, num_pairs, pieces), np.float32)
         rows[features] = 1 + np.arange(len(features))
-        self._rows = tf.Variable(rows, trainable=False)
+        self._rows = tf.Variable(rows[: vocab_size + num_pairs], trainable=False)
+        self._pieces = None
+        if pieces.size:  # the row of each piece that is a feature
+            rows_of_pieces = np.append(np.float32(0), rows[vocab_size + num_pairs + 1 :])
+            self._pieces = tf.Variable(rows_of_pieces[pieces], trainable=False)
         self.idf = tf.Variable(np.append(np.float32(0), idf).astype(np.float32), trainable=False)
         """float32[R + 1], of each row; 0 of row 0, which stands for no feature."""
 
@@ -98,7 +114,13 @@ class Features(tf.Module):
         words = tf.where(inside, tf.gather(self._rows, token_ids), 0.0)
         pairs = hash_pairs(token_ids[:, :-1], token_ids[:, 1:], self._num_pairs)
         pairs = tf.where(inside[:, 1:], tf.gather(self._rows, self._vocab_size + pairs), 0.0)
-        sorted_BF = tf.sort(tf.concat([words, pairs], axis=1), axis=1)
+        found = [words, pairs]
+        if self._pieces is not None:
+            pieces = tf.gather(self._pieces, token_ids)
+            pieces = tf.where(inside[:, :, tf.newaxis], pieces, 0.0)
+            size = num_tokens * self._pieces.shape[1]
+            found.append(tf.reshape(pieces, [tf.shape(token_ids)[0], size]))
+        sorted_BF = tf.sort(tf.concat(found, axis=1), axis=1)
         first, last = (
             tf.searchsorted(sorted_BF, sorted_BF, side, tf.int64)  # a GPU has no int32 kernels
             for side in ("left", "right")
@@ -108,6 +130,11 @@ class Features(tf.Module):
         values = tf.gather(self.idf, rows) * (1.0 + tf.math.log(times))
         square = tf.reduce_sum(tf.square(values) / times, axis=1, keepdims=True)
         return rows, values / times / tf.sqrt(tf.where(square > 0, square, 1.0))
+
+
+def count_numbers(vocab_size: int, num_pairs: int, pieces: np.ndarray) -> int:
+    """Of words, pairs and pieces."""
+    return vocab_size + num_pairs + 1 + int(pieces.max(initial=0))
 
 
 def to_arrays(linear: LinearWeights) -> dict[str, np.ndarray]:
@@ -120,7 +147,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> LinearWeights:
     """The reverse of `to_arrays`."""
     return LinearWeights(
         arrays["features"], arrays["idf"], arrays["weights"].astype(np.float32),
-        int(arrays["vocab_size"]), int(arrays["num_pairs"]),
+        int(arrays["vocab_size"]), int(arrays["num_pairs"]), arrays["pieces"],
     )  # fmt: skip
 
 
@@ -143,8 +170,8 @@ def read_linear(path: Path, num_classes: int, vocab_size: int) -> LinearWeights 
         raise UserError(f"{path}: damaged: {error}; restore it or train anew") from None
     features, num_rows = linear.features, len(linear.features)
     fits = linear.weights.shape == (num_rows, num_classes) and linear.idf.shape == (num_rows,)
-    fits = fits and linear.vocab_size == vocab_size
-    if not fits or not ((features >= 0) & (features < vocab_size + linear.num_pairs)).all():
+    fits = fits and linear.vocab_size == vocab_size and linear.pieces.shape[0] == vocab_size
+    if not fits or not ((features >= 0) & (features < linear.num_numbers)).all():
         raise UserError(
             f"{path}: of other classes or words than labels.txt and vocab.txt; restore it or "
             "train anew"

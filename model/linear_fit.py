@@ -18,21 +18,21 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from model.linear import Features, LinearWeights
+from model.linear import Features, LinearWeights, count_numbers
 from model.words import hash_pairs
 from tfdata.device_feed import gather_batch
 from tfdata.plan import FILLER
 from tfdata.progress import show_progress
 from tfdata.window import Window
 
-EPOCHS = 4
+_SEEN_DOCS, _FEWEST_EPOCHS, _MOST_EPOCHS = 400_000, 2, 8
 _BLOCK_DOCS, _MIXED_BLOCKS = 64, 64
 _INNER_STEPS = 5
 _COST = 1.0
 _LEAST_COUNT = 2  # of the training texts that have a feature
 _MOST_WEIGHTS = 1 << 26  # 256 MiB
 _MOST_DUALS = 1 << 28  # 1 GiB; of more documents, the first: shards are in random order
-_COUNTED_TOKENS = 1 << 22
+_COUNTED_NUMBERS = 1 << 23
 _CALL_BLOCKS = 256
 
 
@@ -50,6 +50,7 @@ def fit_linear(
     num_classes: int,
     *,
     num_pairs: int,
+    pieces: np.ndarray,
     seed: int = 0,
     is_stopped: threading.Event | None = None,
 ) -> LinearWeights | None:
@@ -59,13 +60,15 @@ def fit_linear(
 
     Args:
       num_pairs: hash buckets of pairs, a power of two.
+      pieces: int32[V, K]: the buckets of each word's pieces; 0 is none.
     """
-    counts = np.zeros(vocab_size + num_pairs, np.int64)
+    counts = np.zeros(count_numbers(vocab_size, num_pairs, pieces), np.int64)
+    epochs = choose_epochs(source.num_docs)
     for window in source.read(0):
-        for docs in _cut(window):
+        for docs in _cut(window, _COUNTED_NUMBERS // (2 + pieces.shape[1])):
             if is_stopped is not None and is_stopped.is_set():
                 return None
-            _count(docs, vocab_size, counts)
+            _count(docs, num_pairs, pieces, counts)
     features = _choose(counts, _MOST_WEIGHTS // num_classes)
     if not len(features):
         return None
@@ -73,11 +76,12 @@ def fit_linear(
     if num_docs < source.num_docs:
         print(f"linear classifier: of the {num_docs:,} documents that there is room for")
     idf = 1 + np.log((1 + source.num_docs) / (1 + counts[features]))
-    ascent = DualAscent(Features(features, idf, vocab_size, num_pairs), num_docs, num_classes)
+    found = Features(features, idf, vocab_size, num_pairs, pieces)
+    ascent = DualAscent(found, num_docs, num_classes)
     rng = np.random.default_rng([seed, 3])
-    total = num_docs * EPOCHS
+    total = num_docs * epochs
     with show_progress("linear classifier") as update:
-        for epoch in range(EPOCHS):
+        for epoch in range(epochs):
             for window in source.read(epoch):
                 if window.first_doc >= num_docs:
                     break
@@ -87,7 +91,7 @@ def fit_linear(
                     done = epoch * num_docs + window.first_doc + num_seen
                     update(done, done / total)
     return LinearWeights(
-        features, idf.astype(np.float32), ascent.weights(), vocab_size, num_pairs
+        features, idf.astype(np.float32), ascent.weights(), vocab_size, num_pairs, pieces
     )  # fmt: skip
 
 
@@ -99,6 +103,15 @@ def choose_num_pairs(num_tokens: int) -> int:
     524288
     """
     return 2 ** int(np.clip(np.ceil(np.log2(max(1, 4 * num_tokens))), 16, 22))
+
+
+def choose_epochs(num_docs: int) -> int:
+    """Passes over so many documents: the fewer there are, the more it takes.
+
+    >>> [choose_epochs(num_docs) for num_docs in (8_000, 100_000, 700_000)]
+    [8, 4, 2]
+    """
+    return int(np.clip(round(_SEEN_DOCS / num_docs), _FEWEST_EPOCHS, _MOST_EPOCHS))
 
 
 class DualAscent:
@@ -182,11 +195,11 @@ def _solve(duals_BC, signs_BC, decisions_BC, gram_BB) -> tf.Tensor:
     return now
 
 
-def _cut(window: Window) -> Iterator[Window]:
-    """A window's documents, some million tokens at a time."""
+def _cut(window: Window, most_tokens: int) -> Iterator[Window]:
+    """A window's documents, some at a time."""
     first = 0
     while first < len(window):
-        limit = window.offsets[first] + _COUNTED_TOKENS
+        limit = window.offsets[first] + most_tokens
         last = max(first + 1, int(np.searchsorted(window.offsets, limit, side="right")) - 1)
         tokens = slice(window.offsets[first], window.offsets[last])
         offsets = window.offsets[first : last + 1] - window.offsets[first]
@@ -194,16 +207,20 @@ def _cut(window: Window) -> Iterator[Window]:
         first = last
 
 
-def _count(window: Window, vocab_size: int, counts: np.ndarray) -> None:
-    """Adds to counts int64[V + pairs] how many of a window's texts have each word and pair."""
-    ids, num_pairs = window.ids.astype(np.int64), len(counts) - vocab_size
+def _count(window: Window, num_pairs: int, pieces: np.ndarray, counts: np.ndarray) -> None:
+    """Adds to `counts`, of each word, pair and piece, how many of a window's texts have it."""
+    ids, vocab_size = window.ids.astype(np.int64), len(pieces)
     docs = np.repeat(np.arange(len(window)), window.lengths)
     with tf.device("CPU:0"):
         pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), num_pairs).numpy()
     is_pair = docs[:-1] == docs[1:]
-    for numbers, of in ((ids, docs), (vocab_size + pairs[is_pair], docs[1:][is_pair])):
-        found = np.unique(of * len(counts) + numbers) % len(counts)
-        counts += np.bincount(found, minlength=len(counts))
+    found = [(ids, docs), (vocab_size + pairs[is_pair], docs[1:][is_pair])]
+    if pieces.size:
+        tokens, places = np.nonzero(pieces[ids])
+        found.append((vocab_size + num_pairs + pieces[ids[tokens], places], docs[tokens]))
+    for numbers, of in found:
+        some = np.unique(of * len(counts) + numbers) % len(counts)
+        counts += np.bincount(some, minlength=len(counts))
 
 
 def _choose(counts: np.ndarray, most: int) -> np.ndarray:

@@ -25,9 +25,13 @@ from model.opened import open_run
 from model.words import hash_pairs
 from shortline import UserError
 from tests.small_run import make_run, make_texts
+from tfdata.subwords import hash_pieces
 from tfdata.window import Window, build_window
 
 VOCAB, PAIRS, CLASSES = 40, 1 << 10, 4
+PIECES = np.random.default_rng(7).integers(0, 16, (VOCAB, 3)).astype(np.int32)
+PIECES[:2] = 0
+NO_PIECES = np.zeros((VOCAB, 0), np.int32)
 
 
 class Source:
@@ -61,7 +65,9 @@ def describe(window: Window, linear: LinearWeights) -> np.ndarray:
     for doc in range(len(window)):
         ids = window.ids[window.offsets[doc] : window.offsets[doc + 1]].astype(np.int64)
         pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), linear.num_pairs).numpy()
-        for feature in [*ids, *(VOCAB + pairs)]:
+        pieces = linear.pieces[ids]
+        pieces = VOCAB + linear.num_pairs + pieces[pieces > 0]
+        for feature in [*ids, *(VOCAB + pairs), *pieces]:
             if (number := where.get(int(feature))) is not None:
                 vectors[doc, number] += 1
     some = vectors > 0
@@ -77,10 +83,10 @@ def pad_window(window: Window, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.constant(token_ids), tf.constant(window.lengths)
 
 
-@pytest.fixture(scope="module")
-def fitted() -> tuple[Window, LinearWeights]:
+@pytest.fixture(scope="module", params=[NO_PIECES, PIECES], ids=["no pieces", "pieces"])
+def fitted(request) -> tuple[Window, LinearWeights]:
     window = make_window(700)
-    linear = fit_linear(Source(window), VOCAB, CLASSES, num_pairs=PAIRS)
+    linear = fit_linear(Source(window), VOCAB, CLASSES, num_pairs=PAIRS, pieces=request.param)
     assert linear is not None
     return window, linear
 
@@ -91,7 +97,9 @@ def test_what_one_text_has_is_no_feature_and_idf_counts_texts(fitted):
     for doc in range(len(window)):
         ids = window.ids[window.offsets[doc] : window.offsets[doc + 1]].astype(np.int64)
         pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), PAIRS).numpy()
-        for feature in {*ids.tolist(), *(VOCAB + pairs).tolist()}:
+        pieces = linear.pieces[ids]
+        pieces = VOCAB + PAIRS + pieces[pieces > 0]
+        for feature in {*ids.tolist(), *(VOCAB + pairs).tolist(), *pieces.tolist()}:
             counts[feature] = counts.get(feature, 0) + 1
     assert linear.features.tolist() == sorted(f for f, count in counts.items() if count > 1)
     texts = np.array([counts[feature] for feature in linear.features.tolist()])
@@ -100,21 +108,23 @@ def test_what_one_text_has_is_no_feature_and_idf_counts_texts(fitted):
 
 def test_pieces_of_a_window_are_counted_once(fitted, monkeypatch):
     window, linear = fitted
-    monkeypatch.setattr(linear_fit, "_COUNTED_TOKENS", 30)
-    again = fit_linear(Source(window), VOCAB, CLASSES, num_pairs=PAIRS)
+    monkeypatch.setattr(linear_fit, "_COUNTED_NUMBERS", 150)
+    again = fit_linear(Source(window), VOCAB, CLASSES, num_pairs=PAIRS, pieces=linear.pieces)
     assert again is not None
     np.testing.assert_array_equal(again.features, linear.features)
     np.testing.assert_array_equal(again.idf, linear.idf)
 
 
-def test_ascent_comes_to_the_minimum_of_the_svm():
+@pytest.mark.parametrize("pieces", [NO_PIECES, PIECES], ids=["no pieces", "pieces"])
+def test_ascent_comes_to_the_minimum_of_the_svm(pieces):
     """The duality gap, which bounds how far the weights are from the best ones, closes."""
     window = make_window(150)
-    features = np.arange(2, VOCAB)
+    buckets = VOCAB + PAIRS + np.unique(pieces[pieces > 0])
+    features = np.append(np.arange(2, VOCAB), buckets)
     idf = np.linspace(1, 2, len(features)).astype(np.float32)
-    ascent = DualAscent(Features(features, idf, VOCAB, PAIRS), len(window), CLASSES)
+    ascent = DualAscent(Features(features, idf, VOCAB, PAIRS, pieces), len(window), CLASSES)
     rng, gaps = np.random.default_rng(0), []
-    x = describe(window, LinearWeights(features, idf, np.zeros(0), VOCAB, PAIRS))
+    x = describe(window, LinearWeights(features, idf, np.zeros(0), VOCAB, PAIRS, pieces))
     signs = np.where(window.labels[:, np.newaxis] == np.arange(CLASSES), 1.0, -1.0)
     for _ in range(60):
         assert list(ascent.run(window, rng))[-1] == len(window)
@@ -165,7 +175,9 @@ def test_windows_and_other_id_types_give_as_good_weights(fitted):
     second = Window(
         window.ids[cut:].astype(np.int32), window.offsets[300:] - cut, window.labels[300:], 300
     )
-    other = fit_linear(Source(first, second), VOCAB, CLASSES, num_pairs=PAIRS)
+    other = fit_linear(
+        Source(first, second), VOCAB, CLASSES, num_pairs=PAIRS, pieces=linear.pieces
+    )  # fmt: skip
     assert other is not None
     np.testing.assert_array_equal(other.features, linear.features)
     x, signs = describe(window, linear), np.eye(CLASSES)[window.labels] * 2 - 1
@@ -181,7 +193,7 @@ def test_more_documents_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr(linear_fit, "_MOST_DUALS", 90 * CLASSES)
     monkeypatch.setattr(linear_fit, "_MOST_WEIGHTS", 30 * CLASSES)
     windows = make_window(70), make_window(70, 1, 70), make_window(70, 2, 140)
-    linear = fit_linear(Source(*windows), VOCAB, CLASSES, num_pairs=PAIRS)
+    linear = fit_linear(Source(*windows), VOCAB, CLASSES, num_pairs=PAIRS, pieces=NO_PIECES)
     assert linear is not None
     assert len(linear.features) == 30
     assert (linear.features[:4] == [2, 3, 4, 5]).all()  # the most frequent
@@ -190,21 +202,29 @@ def test_more_documents_than_there_is_room_for(monkeypatch):
 def test_texts_without_features_and_a_stop_give_none():
     ids = np.arange(2, 30, dtype=np.uint16)
     once = build_window([(ids, np.ones(28, np.int32), np.zeros(28, np.int32))], 0)
-    assert fit_linear(Source(once), VOCAB, 2, num_pairs=PAIRS) is None
+    assert fit_linear(Source(once), VOCAB, 2, num_pairs=PAIRS, pieces=NO_PIECES) is None
     stop = threading.Event()
     stop.set()
     window = make_window(100)
-    assert fit_linear(Source(window), VOCAB, 4, num_pairs=PAIRS, is_stopped=stop) is None
+    for some in (stop, None):
+        found = fit_linear(
+            Source(window), VOCAB, 4, num_pairs=PAIRS, pieces=NO_PIECES, is_stopped=some
+        )  # fmt: skip
+        assert (found is None) == (some is not None)
 
 
 def make_linear(run, random) -> LinearWeights:
-    """Of all words and some pairs, with random weights."""
+    """Of all words, some pairs and some pieces, with random weights."""
+    vocab_size = len(run.vocabulary)
+    pieces = hash_pieces(run.vocabulary.entries, run.vocabulary.first_word_id, 128)
     pairs = np.sort(random.choice(PAIRS, 300, replace=False))
-    features = np.append(np.arange(2, len(run.vocabulary)), len(run.vocabulary) + pairs)
+    features = np.concatenate([
+        np.arange(2, vocab_size), vocab_size + pairs, vocab_size + PAIRS + np.arange(1, 100),
+    ])  # fmt: skip
     idf = random.uniform(1, 3, len(features)).astype(np.float32)
     weights = random.normal(0, 1, (len(features), len(run.labels)))
     weights = weights.astype(np.float16).astype(np.float32)
-    return LinearWeights(features, idf, weights, len(run.vocabulary), PAIRS)
+    return LinearWeights(features, idf, weights, vocab_size, PAIRS, pieces)
 
 
 def test_a_run_answers_with_it_and_so_does_its_export(tmp_path):
@@ -238,6 +258,7 @@ def test_file_keeps_all_but_the_weights_whole(tmp_path, fitted):
     np.testing.assert_array_equal(found.features, linear.features)
     np.testing.assert_array_equal(found.idf, linear.idf)
     np.testing.assert_allclose(found.weights, linear.weights, atol=1e-3)
+    np.testing.assert_array_equal(found.pieces, linear.pieces)
     assert found.num_pairs == PAIRS
     assert read_linear(tmp_path / "other.npz", CLASSES, VOCAB) is None
     again = from_arrays(to_arrays(found))
