@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model.cluster import Cluster, find_cluster
 from model.flags import read_flags, settle
@@ -338,37 +338,24 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     """Scores, report and export of the best weights, and the summary last: then all is there."""
     from model.checkpoint import load_best, restore
     from model.finish import finish_run, rebalance
-    from model.linear_stage import (
-        add_linear,
-        attach_linear,
-        refit_linear,
-        remove_linear,
-        wants_refit,
-    )
+    from model.linear_stage import LinearStage
+    from model.opened import open_run
 
-    paths, pipeline, workers = trainer.paths, trainer.flags.pipeline, trainer.workers
-    weights, training = trainer.classifier.weights_by_name, trainer.flags.train
-    changes: dict[str, Any] = {}
+    classifier, workers, training = trainer.classifier, trainer.workers, trainer.flags.train
+    weights, pipeline = classifier.weights_by_name, trainer.flags.pipeline
+    run, changes = None, {}
+    linear = LinearStage(classifier, workers, shard_set, pipeline, training.seed)
     if workers.is_chief:
-        arrays, _ = load_best(paths.best)
-        restore(weights, arrays, paths.best)
+        arrays, _ = load_best(trainer.paths.best)
+        restore(weights, arrays, trainer.paths.best)
+        run = open_run(trainer.paths.folder, is_finished=False)
         if training.linear == "auto":
-            changes |= add_linear(paths, shard_set, pipeline, training.seed)
-        else:
-            remove_linear(paths)
+            run, changes = linear.add(run)
         if training.long_tail == "auto":
-            changes |= rebalance(paths, trainer.classifier, shard_set)
+            run, adjusted = rebalance(run, classifier, shard_set)
+            changes |= adjusted
     workers.set_as_chief(weights)
-    has_linear = attach_linear(paths, trainer.classifier, workers)
-
-    def refit() -> dict[str, Any]:
-        facts: dict[str, Any] = {}
-        if workers.is_chief:
-            weight = changes["linear"]["weight"]
-            facts = refit_linear(paths, shard_set, pipeline, training.seed, weight)
-        attach_linear(paths, trainer.classifier, workers)
-        return facts
-
+    has_linear = linear.attach(run)
     steady = state.epoch_seconds[1:] or state.epoch_seconds
     facts = trainer.facts | {
         "best_epoch": state.best_epoch,
@@ -383,9 +370,8 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
         **changes,
     }
     finish_run(
-        paths, trainer.classifier, trainer.encoder, shard_set, pipeline,
-        None if has_linear else trainer.predict_valid, facts, workers.is_chief,
-        refit if has_linear and wants_refit(shard_set) else None,
+        run, classifier, trainer.encoder, shard_set, pipeline,
+        None if has_linear else trainer.predict_valid, linear, facts,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ share); where there is none, train.py's share it is. Without a test part, a fift
 tests: those whose text has an md5 that 5 divides, or of `--random-sets` any. The baselines train
 on train and valid. `--development` scores the valid part, or a tenth of the training part, and
 leaves the test part alone: for choosing among recipes (`--variants FILE.yaml`, name: flags). The
-rows scored there also validate, but for `--validation share`.
+rows scored there do nothing else: train.py sets a share aside.
 
 Macro-F1 is over the classes that occur in labels or predictions; head, mid and tail are thirds of
 the classes by training rows. A set with a class `oos` (out of scope) is scored on all rows, and

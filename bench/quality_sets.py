@@ -27,7 +27,7 @@ from shortline import UserError
 
 OUT_OF_SCOPE = "oos"
 _PARTS = ("train", "valid", "test", "all")
-_SCHEMA = 2  # of the files in the cache
+_SCHEMA = 3  # of the files in the cache
 _TEST_OF, _VALID_OF = 5, 10  # a fifth tests; of what is left a tenth validates in development
 
 
@@ -119,8 +119,7 @@ def prepare_set(folder: Path, rules: Rules, cache: Path) -> QualitySet:
     valid = made / "valid.parquet"
     valid = valid if valid.exists() else None
     data = made / "data.parquet"
-    # in development the baselines must not see what is scored; else a valid part trains them too
-    baseline = (data,) if valid is None or rules.development else (data, valid)
+    baseline = (data,) if valid is None else (data, valid)  # a valid part trains baselines, too
     return QualitySet(folder.name, data, valid, made / "scored.parquet", baseline)
 
 
@@ -158,9 +157,7 @@ def choose_rows(
             choose = _random_rows(1, _VALID_OF) if random else _hashed_rows("valid ", _VALID_OF)
             is_valid = choose(train)
             train, valid = train.filter(pc.invert(is_valid)), train.filter(is_valid)
-        if rules.validation == "share":
-            return {"data": train, "scored": _hide(valid)}
-        return {"data": train, "valid": valid, "scored": _hide(valid)}
+        return {"data": train, "scored": _hide(valid)}
     scored = _hide(parts["test"])
     if valid is None:
         return {"data": train, "scored": scored}

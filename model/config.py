@@ -87,9 +87,10 @@ class TrainConfig:
     """auto: after training, logits lose a power of their classes' shares (Menon et al. 2021), which
     the validation part chooses for the best macro-F1 at no more than .005 less accuracy; none."""
     linear: Literal["auto", "none"] = "auto"
-    """auto: after training, a linear classifier of words and pairs of words (an L2-regularised
-    linear SVM) is trained, too; its decision values add to the logits by a weight that the
-    validation part chooses; none."""
+    """auto: after training, a linear classifier of words, pairs and pieces of words (an
+    L2-regularised linear SVM) is trained, too; its decision values add to the logits by a weight
+    that the validation part chooses; up to 200,000 documents, those of the validation part, once
+    scored, train it as well; none."""
     label_smoothing: float | None = None
     """Share of the target spread evenly over all classes (default: .1 where classes are of one
     size, less the more they differ: to a rare class it would give more than its share)."""

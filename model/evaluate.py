@@ -1,8 +1,10 @@
 """How good a run is on labelled documents: `python -m model.evaluate RUN --data FILE`.
 
 Raw files are read as training reads them; of a shard set, one part is scored. The last line of
-stdout is JSON. Scores are those of the network in float32, whatever precision trained it. `loss`
-is the cross-entropy before the temperature, as in the summary.json of the run; `calibrated_loss`,
+stdout is JSON. Scores are those of the network in float32, whatever precision trained it, and of
+its linear classifier, which, unless there were many, has learned from the run's validation
+documents: what is new to it is a test part. `loss` is the cross-entropy before the temperature, as
+in the summary.json of the run; `calibrated_loss`,
 `ece` and all that goes by probabilities are of the probabilities that model.predict gives.
 Legend: D documents, C classes that the run knows.
 """
@@ -99,8 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("no GPU found: evaluating on the CPU")
     ids = LabelIds(run.labels)
     counts = ReadCounts()
+    part = None
     if is_shards:
-        documents = read_part(paths[0], flags.part, ids)
+        part = choose_part(paths[0], flags.part)
+        documents = read_part(paths[0], part, ids)
     else:
         documents = read_labelled(paths, ingest_config(flags, run, files[0]), ids, counts)
     out_id = None if flags.oos_label is None else int(ids.of([flags.oos_label])[0])
@@ -110,6 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = score(predictions, np.arange(len(run.labels), 0, -1))
     confusions = worst_confusions(predictions, len(run.labels))
     print(describe_scores(scores, confusions, ids.names))
+    if part in ("train", "valid") and run.linear is not None:
+        print(
+            "  if the run was trained with these data, its linear classifier may have learned from "
+            f"their {part} documents: scores of new texts are those of a test part"
+        )
     num_dropped = counts.rows_read - counts.rows_kept
     if num_dropped:
         rows = "row was" if num_dropped == 1 else "rows were"
@@ -172,17 +181,27 @@ def read_labelled(
             yield batch.column("text"), known[labels.indices.to_numpy()], share
 
 
-def read_part(folder: Path, part: str | None, ids: LabelIds) -> Documents:
-    """The documents of one part of a shard set, its labels matched by name.
+def choose_part(folder: Path, part: str | None) -> str:
+    """`part`, or where it is None, test, or valid.
 
     Raises:
-      UserError: the part has no documents, or a shard is damaged.
+      UserError: the part has no documents.
     """
     shard_set = open_shards(folder)
     held = [name for name in PARTS if shard_set.num_docs(name)]
     part = part or ("test" if "test" in held else "valid")
     if part not in held:
         raise UserError(f"{folder}: has no {part} documents; choose --part {' or '.join(held)}")
+    return part
+
+
+def read_part(folder: Path, part: str, ids: LabelIds) -> Documents:
+    """The documents of one part of a shard set, its labels matched by name.
+
+    Raises:
+      UserError: a shard is damaged.
+    """
+    shard_set = open_shards(folder)
     known = ids.of([*shard_set.labels, *shard_set.unseen_labels])
     num_docs = 0
     for texts, labels in read_batches(shard_set, part):

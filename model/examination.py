@@ -21,7 +21,6 @@ from model.calibration import (
     calibrate,
     quantiles,
     sample_size,
-    write_calibration,
 )
 from model.confidence import bin_reliability, chance_error
 from model.infer import build_infer, docs_per_call
@@ -41,8 +40,7 @@ _CALL_DOCS = 4096
 class Examination:
     """What came of it."""
 
-    run: Run
-    """With its calibration."""
+    calibration: Calibration
     check: CalibrationCheck | None
     """None without a validation part that is large enough."""
     explained: list[Explained]
@@ -50,7 +48,7 @@ class Examination:
 
     def summary(self) -> dict[str, Any]:
         """For summary.json."""
-        found: dict[str, Any] = {"temperature": self.run.calibration.temperature}
+        found: dict[str, Any] = {"temperature": self.calibration.temperature}
         if self.check is not None:
             found["calibration"] = self.check.summary()
         return found
@@ -59,7 +57,7 @@ class Examination:
 def examine(
     run: Run, shard_set: ShardSet, questions: Sequence[tuple[str, int, int]] = ()
 ) -> Examination:
-    """Finds the temperature, and writes it to the run; explains the answers to some texts.
+    """Finds the temperature; explains the answers to some texts.
 
     To be called outside of any strategy's scope. Of a large part only some documents are asked for
     their probabilities, evenly spread over it.
@@ -68,8 +66,7 @@ def examine(
       questions: (text, label, predicted) of the documents to explain.
     """
     infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
-    shift, has_linear = run.calibration.logit_shift, run.linear is not None
-    calibration, check = Calibration(logit_shift=shift, has_linear=has_linear), None
+    calibration, check = Calibration(logit_shift=run.calibration.logit_shift), None
     if shard_set.num_docs("valid"):
         logits, labels = ask(infer, run, shard_set, "valid")
         if (found := calibrate(logits, labels)) is not None:
@@ -79,16 +76,15 @@ def examine(
                 calibration, temperature=temperature, num_docs=len(labels),
                 energies=quantiles(energies),
             )  # fmt: skip
-    write_calibration(run.paths.calibration, calibration)
     run = dataclasses.replace(run, calibration=calibration)
     labels = [*run.labels, *shard_set.unseen_labels]
     explained = _explain(infer, run, labels, questions)
-    return Examination(run=run, check=check, explained=explained)
+    return Examination(calibration=calibration, check=check, explained=explained)
 
 
-def adjust_long_tail(run: Run, shard_set: ShardSet) -> Adjustment | None:
-    """What model.longtail makes of the validation part, written to the run's calibration; None
-    where it has too few documents, or there is none.
+def adjust_long_tail(run: Run, shard_set: ShardSet) -> tuple[Run, Adjustment | None]:
+    """The run with what model.longtail makes of the validation part, and what that was; None where
+    it has too few documents, or there is none.
 
     To be called outside of any strategy's scope, before `examine`.
     """
@@ -97,12 +93,10 @@ def adjust_long_tail(run: Run, shard_set: ShardSet) -> Adjustment | None:
     if shard_set.num_docs("valid"):
         infer = build_infer(run, has_gpu=bool(tf.config.list_logical_devices("GPU")))
         found = choose_power(*ask(infer, run, shard_set, "valid"), shard_set.label_counts)
-    shift: tuple[float, ...] = ()
     if found is not None and found.power:
         shift = tuple(find_shift(shard_set.label_counts, found.power).tolist())
-    calibration = Calibration(logit_shift=shift, has_linear=run.linear is not None)
-    write_calibration(run.paths.calibration, calibration)
-    return found
+        run = dataclasses.replace(run, calibration=Calibration(logit_shift=shift))
+    return run, found
 
 
 def check_test(run: Run, shard_set: ShardSet) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from model.classifier import Classifier
 from model.events import read_events
 from model.examination import Examination, adjust_long_tail, check_test, examine
 from model.export import export_run
+from model.linear_stage import LinearStage
 from model.longtail import find_shift
 from model.lstm import count_blocks
-from model.opened import open_run
+from model.opened import Run, keep_answers
 from model.report import write_report
 from model.run import RunPaths
 from model.scores import Confusion, Scores, score, typical_documents, worst_confusions
@@ -66,40 +67,41 @@ def build_predict_part(
 
 
 def finish_run(
-    paths: RunPaths,
+    run: Run | None,
     classifier: Classifier,
     encoder: Encoder,
     shard_set: ShardSet,
     config: PipelineConfig,
     predict_valid: Callable[[], Predictions] | None,
+    linear: LinearStage,
     facts: dict[str, Any],
-    is_chief: bool = True,
-    refit: Callable[[], dict[str, Any]] | None = None,
 ) -> None:
-    """Writes summary.json (last), report.html and export/, and tells where they are.
+    """Writes report.html, export/ and what the run answers with, and summary.json last; tells where
+    they are.
 
     Validation documents score, calibrate and show what has not learned from them; test documents
     score what is kept.
 
     Args:
-      classifier: with the best weights.
+      run: as it is to be scored; None of a worker that only takes part in the predictions.
+      classifier: the same.
       predict_valid: None: of a classifier that has changed since, or without a validation part.
+      linear: trains on the validation documents, too, when they have been scored.
       facts: what the training knows for the summary: times, route, devices.
-      is_chief: False of a worker that only takes part in the predictions.
-      refit: trains on validation documents too, changes the classifier and the run, and returns
-        facts for the summary.
     """
     counts = shard_set.label_counts
     labels = [*shard_set.labels, *shard_set.unseen_labels]
     part = "valid" if shard_set.num_docs("valid") else "train"
     predict = predict_valid or build_predict_part(classifier, encoder, shard_set, part, config)
     predictions = predict()
+    del predict, predict_valid  # they hold the linear classifier
     scores = score(predictions, counts)
     confusions = worst_confusions(predictions, len(counts), most=_MOST_CONFUSIONS)
     summary: dict[str, Any] = {**scores.summary(), "scored_on": part, **facts}
     # a thread of its own has no strategy scope: there, variables would be mirrored
     with ThreadPoolExecutor(1) as outside:
-        if is_chief:
+        if run is not None:
+            print(describe_scores(scores, confusions, labels))
             worst = [confusion.examples[0] for confusion in confusions[:_MOST_WRONG]]
             asked = [*worst, *typical_documents(predictions, counts, _MOST_RIGHT)]
             listed = {doc for confusion in confusions[:20] for doc in confusion.examples}
@@ -108,23 +110,25 @@ def finish_run(
                 (texts[doc], int(predictions.labels[doc]), int(predictions.predicted[doc]))
                 for doc in asked
             ]  # fmt: skip
-            run = open_run(paths.folder)
             examined = outside.submit(examine, run, shard_set, questions).result()
+            run = dataclasses.replace(run, calibration=examined.calibration)
             summary |= examined.summary()
-        if refit is not None:
-            summary |= refit()
+            print(_describe_calibration(examined), flush=True)
+        run, refitted = linear.refit(run)
+        summary |= refitted
         if shard_set.num_docs("test"):
             predict_test = build_predict_part(classifier, encoder, shard_set, "test", config)
             summary["test"] = score(predict_test(), counts).summary()
-        if not is_chief:
+        if run is None:
             return
         print("writing the report and the export", flush=True)  # which takes seconds
-        run = open_run(paths.folder)
         if shard_set.num_docs("test") and examined.check is not None:
             found = outside.submit(check_test, run, shard_set).result()
             summary["calibration"]["test"] = found
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
+    paths = run.paths
+    keep_answers(run)
     export_run(run, paths.export, replace=True)
     write_report(
         paths.report,
@@ -141,20 +145,17 @@ def finish_run(
     )
     with write_whole(paths.summary) as file:
         json.dump(summary, file, indent=2)
-    print(describe_scores(scores, confusions, labels))
-    print(_describe_calibration(examined))
     print(_describe_files(paths, summary))
     print(_describe_end(paths, summary))
 
 
-def rebalance(paths: RunPaths, classifier: Classifier, shard_set: ShardSet) -> dict[str, Any]:
-    """Has rare classes count, as model.longtail tells, in the classifier, which has the best
-    weights, and in the run; what was done, for the summary."""
+def rebalance(run: Run, classifier: Classifier, shard_set: ShardSet) -> tuple[Run, dict[str, Any]]:
+    """Has rare classes count, as model.longtail tells, in the run and in the classifier, which has
+    the best weights; what was done, for the summary."""
     with ThreadPoolExecutor(1) as outside:
-        run = open_run(paths.folder, is_calibrated=False)
-        found = outside.submit(adjust_long_tail, run, shard_set).result()
+        run, found = outside.submit(adjust_long_tail, run, shard_set).result()
     if found is None or not found.power:
-        return {"long_tail": {"power": 0.0}}
+        return run, {"long_tail": {"power": 0.0}}
     shift = find_shift(shard_set.label_counts, found.power)
     classifier.dense.bias.value.assign_add(shift)
     (accuracy_before, f1_before), (accuracy, f1) = found.before, found.after
@@ -163,7 +164,7 @@ def rebalance(paths: RunPaths, classifier: Classifier, shard_set: ShardSet) -> d
         f"of the validation part chose for each other: macro-F1 {f1_before:.4f} → {f1:.4f}, "
         f"accuracy {accuracy_before:.4f} → {accuracy:.4f} (--long-tail none: as trained)"
     )
-    return {"long_tail": dataclasses.asdict(found)}
+    return run, {"long_tail": dataclasses.asdict(found)}
 
 
 def _describe_calibration(examined: Examination) -> str:
@@ -171,7 +172,7 @@ def _describe_calibration(examined: Examination) -> str:
         return "probabilities are not calibrated: that takes a validation part of 100 or more"
     found = examined.check.summary()
     return (
-        f"temperature {examined.run.calibration.temperature:.3f}: calibration error "
+        f"temperature {examined.calibration.temperature:.3f}: calibration error "
         f"{found['ece_before']:.4f} before, {found['ece_after']:.4f} after, on validation "
         f"documents it was not fitted on ({found['ece_by_chance']:.4f} by chance alone)"
     )

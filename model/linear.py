@@ -22,11 +22,11 @@ from tensorflow.python.framework.config import is_op_determinism_enabled  # not 
 
 from model.checkpoint import load_checkpoint, write_checkpoint
 from model.words import hash_pairs
-from shortline import UserError
+from shortline import UserError, printable
 
 _MOST_PRODUCTS_ON_GPU = 1 << 31
 """Of TensorFlow's product with a sparse matrix: its numbers times the classes."""
-_MOST_TOKENS = 1 << 18  # of a batch of model.predict
+_MOST_TOKENS = 1 << 18  # of a batch of model.infer
 
 
 class LinearWeights(NamedTuple):
@@ -69,7 +69,11 @@ class LinearPath(tf.Module):
             linear.features, linear.idf, linear.vocab_size, linear.num_pairs, linear.pieces
         )  # fmt: skip
         weights = np.pad(linear.weights, [(1, 0), (0, 0)])
-        self._weights = tf.Variable(weights, trainable=False)
+        with self._place():
+            self._weights = tf.Variable(weights, trainable=False)
+
+    def _place(self) -> contextlib.AbstractContextManager:
+        return tf.device("CPU:0") if self._is_on_host else contextlib.nullcontext()
 
     def values(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """int[B, T], int[B] → float32[B, C]; 0 for a text without any of the features."""
@@ -78,7 +82,7 @@ class LinearPath(tf.Module):
         places = tf.stack([found[:, 0], tf.gather_nd(rows, found)], axis=1)
         shape = tf.stack([tf.shape(rows, tf.int64)[0], tf.shape(self._weights, tf.int64)[0]])
         texts = tf.SparseTensor(places, tf.gather_nd(values, found), shape)
-        with tf.device("CPU:0") if self._is_on_host else contextlib.nullcontext():
+        with self._place():
             return tf.sparse.sparse_dense_matmul(texts, self._weights)
 
 
@@ -147,7 +151,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> LinearWeights:
     """The reverse of `to_arrays`."""
     return LinearWeights(
         arrays["features"], arrays["idf"], arrays["weights"].astype(np.float32),
-        int(arrays["vocab_size"]), int(arrays["num_pairs"]), arrays["pieces"],
+        int(arrays["vocab_size"]), int(arrays["num_pairs"]), arrays["pieces"].astype(np.int32),
     )  # fmt: skip
 
 
@@ -167,10 +171,15 @@ def read_linear(path: Path, num_classes: int, vocab_size: int) -> LinearWeights 
     try:
         linear = from_arrays(arrays)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged: {error}; restore it or train anew") from None
+        raise UserError(
+            f"{path}: damaged, or of another version: {error}; restore it, or make it again: "
+            f"python train.py --resume {printable(str(path.parent))}"
+        ) from None
     features, num_rows = linear.features, len(linear.features)
     fits = linear.weights.shape == (num_rows, num_classes) and linear.idf.shape == (num_rows,)
-    fits = fits and linear.vocab_size == vocab_size and linear.pieces.shape[0] == vocab_size
+    fits = fits and linear.vocab_size == vocab_size
+    fits = fits and linear.pieces.ndim == 2 and len(linear.pieces) == vocab_size
+    fits = fits and linear.pieces.min(initial=0) >= 0
     if not fits or not ((features >= 0) & (features < linear.num_numbers)).all():
         raise UserError(
             f"{path}: of other classes or words than labels.txt and vocab.txt; restore it or "

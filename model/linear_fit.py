@@ -72,7 +72,7 @@ def fit_linear(
     features = _choose(counts, _MOST_WEIGHTS // num_classes)
     if not len(features):
         return None
-    num_docs = min(source.num_docs, _MOST_DUALS // num_classes)
+    num_docs = min(source.num_docs, most_docs(num_classes))
     if num_docs < source.num_docs:
         print(f"linear classifier: of the {num_docs:,} documents that there is room for")
     idf = 1 + np.log((1 + source.num_docs) / (1 + counts[features]))
@@ -93,6 +93,11 @@ def fit_linear(
     return LinearWeights(
         features, idf.astype(np.float32), ascent.weights(), vocab_size, num_pairs, pieces
     )  # fmt: skip
+
+
+def most_docs(num_classes: int) -> int:
+    """That there is room for: each has a dual variable for every class."""
+    return _MOST_DUALS // num_classes
 
 
 def choose_num_pairs(num_tokens: int) -> int:
@@ -121,7 +126,7 @@ class DualAscent:
         self._features, self._num_docs, self._num_classes = features, num_docs, num_classes
         num_rows = int(features.idf.shape[0])
         self._weights = tf.Variable(tf.zeros([num_rows, num_classes]), trainable=False)
-        # one more, of the fillers
+        # one more, of what is no document
         self.duals = tf.Variable(tf.zeros([num_docs + 1, num_classes]), trainable=False)
         """float32[D + 1, C]."""
         with tf.device("CPU:0"):
@@ -160,7 +165,9 @@ class DualAscent:
 
     def _better(self, batch) -> None:
         """A block's dual variables, and the weights along with them."""
-        lengths = tf.where(batch.docs >= 0, batch.lengths, 0)  # of a filler
+        # a filler; or, of a validation part, a label that training lacks
+        is_real = (batch.docs >= 0) & (batch.labels < self._num_classes)
+        lengths = tf.where(is_real, batch.lengths, 0)
         rows_BF, values_BF = self._features.find(batch.token_ids, lengths)
         used_U, places = tf.unique(tf.reshape(rows_BF, [-1]), tf.int64)
         num_used = tf.size(used_U, tf.int64)
@@ -170,7 +177,7 @@ class DualAscent:
         x_BU = tf.reshape(x_BU, [shape[0], num_used])
         decisions_BC = tf.matmul(x_BU, tf.gather(self._weights, used_U)) - 1.0
         gram_BB = tf.matmul(x_BU, x_BU, transpose_b=True)
-        docs = tf.where(batch.docs >= 0, batch.docs, self._num_docs)
+        docs = tf.where(is_real, batch.docs, self._num_docs)
         signs_BC = 2.0 * tf.one_hot(batch.labels, self._num_classes) - 1.0
         before_BC = tf.gather(self.duals, docs)
         after_BC = _solve(before_BC, signs_BC, decisions_BC, gram_BB)

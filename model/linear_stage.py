@@ -15,22 +15,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled  # not public as yet
 
-from model.calibration import Calibration, read_calibration
 from model.classifier import Classifier
 from model.examination import ask
 from model.infer import build_infer
-from model.linear import (
-    LinearPath,
-    LinearWeights,
-    from_arrays,
-    read_linear,
-    to_arrays,
-    write_linear,
-)
-from model.linear_fit import choose_num_pairs, fit_linear
+from model.linear import LinearPath, LinearWeights, from_arrays, to_arrays
+from model.linear_fit import choose_num_pairs, fit_linear, most_docs
 from model.mixture import LEAST_DOCS, Mixture, choose_weight
-from model.opened import Run, open_run
-from model.run import RunPaths
+from model.opened import Run
 from model.workers import Workers
 from tfdata.config import PipelineConfig
 from tfdata.shards import ShardSet
@@ -44,56 +35,117 @@ _MOST_TOKENS_WITH_PIECES = 1 << 21
 """Of more words there are enough to learn from, and their pieces would take ten times as long."""
 
 
-def add_linear(
-    paths: RunPaths, shard_set: ShardSet, config: PipelineConfig, seed: int
-) -> dict[str, Any]:
-    """Trains it on the training part and writes it to the run, as far as it helps; what came of it,
-    for the summary.
+class LinearStage:
+    """What a run's end has to do with it; nothing is written.
 
-    It may be called under a strategy's scope.
+    All workers call `attach`, then `refit`, under the strategy's scope; the chief calls `add`
+    before, if there is to be one.
     """
-    if shard_set.num_docs("valid") < LEAST_DOCS or len(shard_set.labels) < 2:
-        return {}
-    started = time.perf_counter()
-    found = _call_outside(partial(_add, paths, shard_set, config, seed))
-    if found is None or not found.weight:  # one of a finish before stays until here
-        remove_linear(paths)
-    if found is None:
-        return {}
-    seconds = time.perf_counter() - started
-    print(_describe(found, seconds), flush=True)
-    return {"linear": dataclasses.asdict(found) | {"seconds": round(seconds, 3)}}
+
+    def __init__(
+        self, classifier: Classifier, workers: Workers, shard_set: ShardSet,
+        config: PipelineConfig, seed: int,
+    ):  # fmt: skip
+        self._classifier, self._workers = classifier, workers
+        self._shard_set, self._config, self._seed = shard_set, config, seed
+        self._weight, self._is_attached = 0.0, False
+
+    def add(self, run: Run) -> tuple[Run, dict[str, Any]]:
+        """The run with one that is trained on the training part, as far as it helps; and what came
+        of it, for the summary."""
+        if self._shard_set.num_docs("valid") < LEAST_DOCS or len(self._shard_set.labels) < 2:
+            return run, {}
+        started = time.perf_counter()
+        linear, found = _call_outside(partial(self._add, run))
+        if found is None:
+            return run, {}
+        seconds = time.perf_counter() - started
+        print(_describe(found, seconds), flush=True)
+        self._weight = found.weight
+        facts = {"linear": dataclasses.asdict(found) | {"seconds": round(seconds, 3)}}
+        return dataclasses.replace(run, linear=linear), facts
+
+    def attach(self, run: Run | None) -> bool:
+        """Gives the classifier what the chief's run has; whether that is one."""
+        linear = None if run is None else run.linear
+        arrays = None if linear is None else to_arrays(linear)
+        arrays = self._workers.take_chiefs(arrays)
+        self._is_attached = arrays is not None
+        if arrays is not None:
+            self._classifier.linear = LinearPath(from_arrays(arrays))
+        return self._is_attached
+
+    def refit(self, run: Run | None) -> tuple[Run | None, dict[str, Any]]:
+        """Trains it on the validation part, too, which has been scored and has chosen its weight.
+
+        The chief's run with it, and facts for the summary; the classifier has it then.
+        """
+        if not self._is_attached or not self._wants_refit():
+            return run, {}
+        facts: dict[str, Any] = {}
+        if run is not None:
+            started = time.perf_counter()
+            linear = _call_outside(partial(self._fit, run, ("train", "valid")))
+            if linear is not None:
+                run = dataclasses.replace(run, linear=_as_kept(linear.scaled(self._weight)))
+                seconds = time.perf_counter() - started
+                print(
+                    f"linear classifier, {seconds:.1f} s: fitted again, to the validation "
+                    "documents too, as scores above are not", flush=True,
+                )  # fmt: skip
+                facts = {"linear_refit": {"seconds": round(seconds, 3)}}
+        self.attach(run)
+        return run, facts
+
+    def _wants_refit(self) -> bool:
+        """Whether a part of the documents more is worth the time, and has room."""
+        num_docs = self._shard_set.num_docs("train") + self._shard_set.num_docs("valid")
+        return num_docs <= min(_MOST_REFIT_DOCS, most_docs(len(self._shard_set.labels)))
+
+    def _add(
+        self, run: Run, is_stopped: threading.Event
+    ) -> tuple[LinearWeights | None, Mixture | None]:  # fmt: skip
+        linear = self._fit(run, ("train",), is_stopped)
+        if linear is None:
+            return None, None
+        has_gpu = bool(tf.config.list_logical_devices("GPU"))
+        logits, labels = ask(build_infer(run, has_gpu), run, self._shard_set, "valid")
+        both = dataclasses.replace(run, linear=linear)
+        mixed, _ = ask(build_infer(both, has_gpu), both, self._shard_set, "valid")
+        found = choose_weight(logits, mixed - logits, labels)
+        if found is None or not found.weight:
+            return None, found
+        return _as_kept(linear.scaled(found.weight)), found
+
+    def _fit(
+        self, run: Run, parts: Sequence[str], is_stopped: threading.Event
+    ) -> LinearWeights | None:
+        residency = "stream" if self._config.residency == "stream" else "host"
+        config = dataclasses.replace(self._config, residency=residency)
+        encoder, shard_set, words = run.build_encoder(), self._shard_set, run.vocabulary
+        sources = [
+            WindowSource(
+                shard_set, part, encoder, vocab_size=len(words), config=config, shuffle_seed=None
+            ) for part in parts
+        ]  # fmt: skip
+        num_tokens = int(shard_set.length_counts @ np.arange(len(shard_set.length_counts)))
+        # of both parts, whichever are fitted: they are to have the same features
+        num_tokens += num_tokens * shard_set.num_docs("valid") // shard_set.num_docs("train")
+        pieces = np.zeros((len(words), 0), np.int32)
+        has_words = run.tokenizer.tokenizer == "word"
+        if has_words and run.model.pieces and num_tokens <= _MOST_TOKENS_WITH_PIECES:
+            pieces = hash_pieces(words.entries, words.first_word_id, run.model.pieces)
+        with tf.device("CPU:0") if is_op_determinism_enabled() else contextlib.nullcontext():
+            return fit_linear(
+                _Joined(sources), len(words), len(run.labels),
+                num_pairs=choose_num_pairs(num_tokens), pieces=pieces, seed=self._seed,
+                is_stopped=is_stopped,
+            )  # fmt: skip
 
 
-def remove_linear(paths: RunPaths) -> None:
-    """Of a finish before; and what was calibrated with it, which the finish makes anew."""
-    if paths.linear.exists() or read_calibration(paths.calibration).has_linear:
-        paths.calibration.unlink(missing_ok=True)
-        paths.linear.unlink(missing_ok=True)
-
-
-def refit_linear(
-    paths: RunPaths, shard_set: ShardSet, config: PipelineConfig, seed: int, weight: float
-) -> dict[str, Any]:
-    """Trains it on the validation part too, where that part has been scored and has chosen the
-    weight, and writes it to the run; facts for the summary.
-
-    It may be called under a strategy's scope.
-    """
-    started = time.perf_counter()
-    if not _call_outside(partial(_refit, paths, shard_set, config, seed, weight)):
-        return {}
-    seconds = time.perf_counter() - started
-    print(
-        f"linear classifier, {seconds:.1f} s: fitted again, to the validation documents too; what "
-        "is said above of them is without that", flush=True,
-    )  # fmt: skip
-    return {"linear_refit": {"seconds": round(seconds, 3)}}
-
-
-def wants_refit(shard_set: ShardSet) -> bool:
-    """Whether there are so few documents that a part of them more is worth the time."""
-    return shard_set.num_docs("train") <= _MOST_REFIT_DOCS
+def _as_kept(linear: LinearWeights) -> LinearWeights:
+    """With weights as a file keeps them: what is scored now is what answers later."""
+    return from_arrays(to_arrays(linear))
 
 
 def _call_outside(function: Callable[[threading.Event], T]) -> T:
@@ -109,61 +161,6 @@ def _call_outside(function: Callable[[threading.Event], T]) -> T:
         except BaseException:
             is_stopped.set()
             raise
-
-
-def _add(
-    paths: RunPaths, shard_set: ShardSet, config: PipelineConfig, seed: int,
-    is_stopped: threading.Event,
-) -> Mixture | None:  # fmt: skip
-    run = open_run(paths.folder, is_calibrated=False, has_linear=False)
-    linear = _fit(run, shard_set, ("train",), config, seed, is_stopped)
-    if linear is None:
-        return None
-    has_gpu = bool(tf.config.list_logical_devices("GPU"))
-    logits, labels = ask(build_infer(run, has_gpu), run, shard_set, "valid")
-    both = dataclasses.replace(run, linear=linear, calibration=Calibration())
-    mixed, _ = ask(build_infer(both, has_gpu), both, shard_set, "valid")
-    found = choose_weight(logits, mixed - logits, labels)
-    if found is not None and found.weight and not is_stopped.is_set():
-        write_linear(paths.linear, linear.scaled(found.weight))
-    return found
-
-
-def _refit(
-    paths: RunPaths, shard_set: ShardSet, config: PipelineConfig, seed: int, weight: float,
-    is_stopped: threading.Event,
-) -> bool:  # fmt: skip
-    run = open_run(paths.folder, is_calibrated=False, has_linear=False)
-    linear = _fit(run, shard_set, ("train", "valid"), config, seed, is_stopped)
-    if linear is not None and not is_stopped.is_set():
-        write_linear(paths.linear, linear.scaled(weight))
-    return linear is not None
-
-
-def _fit(
-    run: Run, shard_set: ShardSet, parts: Sequence[str], config: PipelineConfig, seed: int,
-    is_stopped: threading.Event,
-) -> LinearWeights | None:  # fmt: skip
-    residency = "stream" if config.residency == "stream" else "host"
-    config, encoder = dataclasses.replace(config, residency=residency), run.build_encoder()
-    sources = [
-        WindowSource(
-            shard_set, part, encoder, vocab_size=len(run.vocabulary), config=config,
-            shuffle_seed=None,
-        ) for part in parts
-    ]  # fmt: skip
-    num_tokens = int(shard_set.length_counts @ np.arange(len(shard_set.length_counts)))
-    pieces = np.zeros((len(run.vocabulary), 0), np.int32)
-    has_words = run.tokenizer.tokenizer == "word"
-    if has_words and run.model.pieces and num_tokens <= _MOST_TOKENS_WITH_PIECES:
-        words = run.vocabulary
-        pieces = hash_pieces(words.entries, words.first_word_id, run.model.pieces)
-    with tf.device("CPU:0") if is_op_determinism_enabled() else contextlib.nullcontext():
-        return fit_linear(
-            _Joined(sources), len(run.vocabulary), len(run.labels),
-            num_pairs=choose_num_pairs(num_tokens), pieces=pieces, seed=seed,
-            is_stopped=is_stopped,
-        )  # fmt: skip
 
 
 class _Joined:
@@ -191,18 +188,3 @@ def _describe(found: Mixture, seconds: float) -> str:
         f"part chose for each other: accuracy {accuracy_before:.4f} → {accuracy:.4f}, macro-F1 "
         f"{f1_before:.4f} → {f1:.4f} (--linear none: the network alone)"
     )
-
-
-def attach_linear(paths: RunPaths, classifier: Classifier, workers: Workers) -> bool:
-    """Gives the classifier what the chief has written, if it has; whether it had.
-
-    All workers call it, under the strategy's scope.
-    """
-    found = None
-    if workers.is_chief:
-        found = read_linear(paths.linear, classifier.num_classes, classifier.vocab_size)
-    arrays = workers.take_chiefs(None if found is None else to_arrays(found))
-    if arrays is None:
-        return False
-    classifier.linear = LinearPath(from_arrays(arrays))
-    return True

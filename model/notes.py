@@ -40,6 +40,12 @@ def note_scores(
             "The validation documents also chose the best epoch, so these scores flatter a little; "
             "those of a test part (--test 0.1) would not."
         )
+    if "linear_refit" in summary:
+        notes.append(
+            "Scores, probabilities and words of validation documents are those of a linear "
+            "classifier that had not learned from them. The one that is kept, and that a test part "
+            "is scored with, then has."
+        )
     if scores.num_unseen:
         notes.append(
             f"{scores.num_unseen:,} scored documents have labels that training lacks: they count "

@@ -5,6 +5,7 @@ A trained classifier is a network and the encoder that feeds it.
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from model.calibration import Calibration, read_calibration
+from model.calibration import Calibration, read_calibration, write_calibration
 from model.checkpoint import load_best, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
-from model.linear import LinearPath, LinearWeights, read_linear
+from model.linear import LinearPath, LinearWeights, read_linear, write_linear
 from model.run import RunPaths
 from model.words import WordParts
 from shortline import UserError, printable
@@ -91,12 +92,11 @@ def describe_words(
     )
 
 
-def open_run(folder: Path, is_calibrated: bool = True, has_linear: bool = True) -> Run:
+def open_run(folder: Path, is_finished: bool = True) -> Run:
     """Opens the folder of a run.
 
     Args:
-      is_calibrated: False: without what its calibration changes.
-      has_linear: False: without the linear classifier.
+      is_finished: False: the network as trained, without what came after its training.
 
     Raises:
       UserError: it is not one, or a file in it is damaged.
@@ -114,14 +114,29 @@ def open_run(folder: Path, is_calibrated: bool = True, has_linear: bool = True) 
         raise UserError(f"{paths.config}: damaged: max_len is missing")
     vocabulary = Vocabulary.load(paths.vocabulary, tokenizer)
     labels = tuple(read_lines(paths.labels))
-    calibration = read_calibration(paths.calibration) if is_calibrated else Calibration()
-    linear = read_linear(paths.linear, len(labels), len(vocabulary)) if has_linear else None
-    if calibration.has_linear and has_linear and linear is None:
+    calibration = read_calibration(paths.calibration) if is_finished else Calibration()
+    linear = None
+    if calibration.has_linear:
+        linear = read_linear(paths.linear, len(labels), len(vocabulary))
+    if calibration.has_linear and linear is None:
         raise UserError(
             f"{paths.linear}: is missing; restore it, or make it again: python train.py --resume "
             f"{printable(str(folder))}"
         )
     return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear)
+
+
+def keep_answers(run: Run) -> None:
+    """Writes its calibration and its linear classifier.
+
+    Whenever this ends, `open_run` finds a classifier where the calibration asks for one.
+    """
+    calibration = dataclasses.replace(run.calibration, has_linear=run.linear is not None)
+    if run.linear is not None:
+        write_linear(run.paths.linear, run.linear)
+    write_calibration(run.paths.calibration, calibration)
+    if run.linear is None:
+        run.paths.linear.unlink(missing_ok=True)
 
 
 def _pick(config_type: type, settings: Mapping[str, Any]):

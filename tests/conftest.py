@@ -54,6 +54,21 @@ def small_shards(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tested_shards(tmp_path_factory):
+    """A shard set of 2,400 generated documents in 12 classes, a fifth to validate, one to test."""
+    from tfdata.config import IngestConfig, TokenizerConfig
+    from tfdata.ingest import ingest
+    from tfdata.synthetic import write_corpus
+
+    folder = tmp_path_factory.mktemp("tested")
+    write_corpus(folder / "corpus.parquet", 2_400, num_classes=12)
+    return ingest(
+        [folder / "corpus.parquet"], folder / "shards", IngestConfig(valid="0.2", test="0.2"),
+        TokenizerConfig(vocab_size=2_000),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def straight(small_shards, tmp_path_factory):
     """The folder of a small run on `small_shards` that nothing stopped; not to be changed."""
     import train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -9,7 +10,8 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from model import linear_fit
+from model import infer, linear, linear_fit
+from model.checkpoint import write_checkpoint
 from model.export import export_run
 from model.infer import build_infer
 from model.linear import (
@@ -21,7 +23,7 @@ from model.linear import (
     write_linear,
 )
 from model.linear_fit import DualAscent, Features, fit_linear
-from model.opened import open_run
+from model.opened import keep_answers, open_run
 from model.words import hash_pairs
 from shortline import UserError
 from tests.small_run import make_run, make_texts
@@ -232,7 +234,7 @@ def test_a_run_answers_with_it_and_so_does_its_export(tmp_path):
     texts = pa.array(make_texts(40))
     plain = build_infer(run, has_gpu=False)(texts).numpy()
     linear = make_linear(run, np.random.default_rng(3))
-    write_linear(run.paths.linear, linear)
+    keep_answers(dataclasses.replace(run, linear=linear))
     run = open_run(run.paths.folder)
     encode, path = run.build_encoder(), LinearPath(linear)
     expected = []
@@ -276,3 +278,35 @@ def test_damaged_file_or_one_of_other_classes_is_named(tmp_path, fitted):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"linear\.npz: damaged"):
         read_linear(path, CLASSES, VOCAB)
+
+
+def test_a_batch_is_no_larger_than_its_limit_on_a_gpu_knows():
+    assert linear._MOST_TOKENS == infer._BATCH_TOKENS
+
+
+def test_a_file_without_pieces_is_of_another_version(tmp_path, fitted):
+    path = tmp_path / "linear.npz"
+    arrays = to_arrays(fitted[1])
+    write_checkpoint(path, {name: arrays[name] for name in arrays if name != "pieces"})
+    with pytest.raises(UserError, match=r"of another version.*'pieces'.*--resume"):
+        read_linear(path, CLASSES, VOCAB)
+    write_checkpoint(path, arrays | {"pieces": np.zeros(VOCAB, np.int32)})
+    with pytest.raises(UserError, match=r"linear\.npz: of other classes"):
+        read_linear(path, CLASSES, VOCAB)
+
+
+def test_a_label_that_training_lacks_is_no_example_against_the_others():
+    """As a validation part may have: the texts of class 0 under a label of its own."""
+    window = make_window(600, noise=0)
+    strange = make_window(200, seed=1, first_doc=600, noise=0)
+    renamed = np.where(strange.labels == 0, CLASSES + 1, strange.labels)
+    renamed = dataclasses.replace(strange, labels=renamed)
+    new = make_window(500, seed=2, noise=0)
+    recalls = []
+    for source in (Source(window), Source(window, renamed)):
+        found = fit_linear(source, VOCAB, CLASSES, num_pairs=PAIRS, pieces=NO_PIECES)
+        assert found is not None
+        answers = LinearPath(found).values(*pad_window(new, 11)).numpy().argmax(axis=1)
+        recalls.append((answers == 0)[new.labels == 0].mean())
+    assert recalls[0] > 0.97
+    assert recalls[1] > recalls[0] - 0.01

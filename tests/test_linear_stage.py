@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import threading
@@ -14,17 +16,17 @@ import tensorflow as tf
 
 import train
 from model import linear_stage
-from model.calibration import Calibration, read_calibration
+from model.calibration import Calibration, calibrate, quantiles, read_calibration
 from model.checkpoint import load_checkpoint
-from model.examination import ask
+from model.examination import ask, check_test
 from model.infer import build_infer
-from model.linear import to_arrays
-from model.opened import open_run
+from model.linear import LinearWeights, from_arrays, to_arrays
+from model.linear_stage import LinearStage
+from model.opened import Run, keep_answers, open_run
+from model.scope import energy
 from shortline import EXIT_STOPPED, UserError
-from tfdata.config import IngestConfig, PipelineConfig, TokenizerConfig
-from tfdata.ingest import ingest
+from tfdata.config import PipelineConfig
 from tfdata.shards import ShardSet, read_batches
-from tfdata.synthetic import write_corpus
 
 WORDS = ["--epochs", "2", "--gpus", "none", "--hidden", "8", "--embedding-dim", "8",
          "--pairs", "64", "--pieces", "64", "--long-tail", "none"]  # fmt: skip
@@ -35,21 +37,10 @@ def read_summary(out: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> ShardSet:
-    """Of generated documents that train, validate and test."""
-    folder = tmp_path_factory.mktemp("tested")
-    write_corpus(folder / "corpus.parquet", 2_400, num_classes=12)
-    return ingest(
-        [folder / "corpus.parquet"], folder / "shards",
-        IngestConfig(valid="0.2", test="0.2"), TokenizerConfig(vocab_size=2_000),
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def run(shards, tmp_path_factory) -> Path:
+def run(tested_shards, tmp_path_factory) -> Path:
     """Of a network so small that the linear classifier must help."""
     out = tmp_path_factory.mktemp("linear") / "run"
-    assert train.main([*WORDS, "--data", str(shards.folder), "--out", str(out)]) == 0
+    assert train.main([*WORDS, "--data", str(tested_shards.folder), "--out", str(out)]) == 0
     return out
 
 
@@ -59,69 +50,106 @@ def score_as_used(run: Path, shards: ShardSet, part: str) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
-def test_what_is_scored_on_test_documents_is_what_answers(run, shards):
+def test_what_is_scored_on_test_documents_is_what_answers(run, tested_shards):
     summary = read_summary(run)
     assert summary["linear"]["weight"] > 0
     assert sum(summary["linear"]["after"]) > sum(summary["linear"]["before"])
     assert summary["accuracy"] > summary["linear"]["before"][0]
-    found = score_as_used(run, shards, "test")
+    found = score_as_used(run, tested_shards, "test")
     assert summary["test"]["accuracy"] == pytest.approx(found, abs=1e-6)
     serve = tf.saved_model.load(str(run / "export")).signatures["serving_default"]
-    texts, labels = next(iter(read_batches(shards, "test", batch_docs=600)))
+    texts, labels = next(iter(read_batches(tested_shards, "test", batch_docs=600)))
     exported = serve(text=tf.constant(texts.to_pylist()))["probabilities"].numpy().argmax(axis=1)
     assert (exported == labels).mean() == pytest.approx(found, abs=1e-6)
 
 
-def test_validation_documents_are_scored_before_they_are_learned_from(run, shards, monkeypatch):
+def fit(opened: Run, shards: ShardSet, parts: tuple[str, ...]) -> LinearWeights:
+    stage = LinearStage(None, None, shards, PipelineConfig(), 0)
+    linear = stage._fit(opened, parts, threading.Event())
+    assert linear is not None
+    return linear
+
+
+def test_validation_documents_are_scored_before_they_are_learned_from(run, tested_shards):
     """And then they are: what is kept is that of both parts, at the weight they chose."""
     summary, kept = read_summary(run), load_checkpoint(run / "linear.npz")[0]
     assert summary["linear_refit"]["seconds"] > 0
-    opened = open_run(run, has_linear=False)
-    before, both = (
-        linear_stage._fit(opened, shards, parts, PipelineConfig(), 0, threading.Event())
-        for parts in (("train",), ("train", "valid"))
-    )
-    scaled = both.scaled(summary["linear"]["weight"])
-    for name, array in to_arrays(scaled).items():
+    opened, weight = open_run(run, is_finished=False), summary["linear"]["weight"]
+    before, both = (fit(opened, tested_shards, parts) for parts in (("train",), ("train", "valid")))
+    for name, array in to_arrays(both.scaled(weight)).items():
         np.testing.assert_array_equal(kept[name], array, err_msg=name)
-    calibration = read_calibration(run / "calibration.json")
-    scored = dataclasses.replace(
-        opened, linear=before.scaled(summary["linear"]["weight"]), calibration=calibration
-    )  # fmt: skip
-    logits, labels = ask(build_infer(scored, has_gpu=False), scored, shards, "valid")
+    before = from_arrays(to_arrays(before.scaled(weight)))
+    scored = dataclasses.replace(opened, linear=before)
+    infer = build_infer(scored, has_gpu=False)
+    logits, labels = ask(infer, scored, tested_shards, "valid")
     assert summary["accuracy"] == pytest.approx((logits.argmax(axis=1) == labels).mean(), abs=1e-6)
-    assert score_as_used(run, shards, "valid") > summary["accuracy"]
+    assert score_as_used(run, tested_shards, "valid") > summary["accuracy"]
+    found = calibrate(logits, labels)
+    assert found is not None
+    temperature, check = found
+    calibration = read_calibration(run / "calibration.json")
+    assert calibration.temperature == summary["temperature"] == pytest.approx(temperature, abs=1e-6)
+    energies = quantiles(energy(tf.constant(logits), temperature).numpy())
+    np.testing.assert_allclose(calibration.energies, energies, atol=1e-5)
+    assert summary["calibration"]["ece_after"] == pytest.approx(check.summary()["ece_after"])
+    answering = open_run(run)
+    on_test = check_test(answering, tested_shards)
+    assert summary["calibration"]["test"] == pytest.approx(on_test)
+    earlier = dataclasses.replace(answering, linear=before)
+    assert check_test(earlier, tested_shards)["ece_after"] != on_test["ece_after"]
+    assert "had not learned from them" in (run / "report.html").read_text()
 
 
-def test_many_documents_are_fitted_to_once(run, shards, tmp_path, monkeypatch):
+def test_many_documents_are_fitted_to_once(run, tested_shards, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     monkeypatch.setattr(linear_stage, "_MOST_REFIT_DOCS", 100)
     assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
     assert "linear_refit" not in read_summary(copy)
-    assert read_summary(copy)["accuracy"] == pytest.approx(score_as_used(copy, shards, "valid"))
+    assert read_summary(copy)["accuracy"] == pytest.approx(
+        score_as_used(copy, tested_shards, "valid")
+    )
     assert read_summary(copy)["accuracy"] == pytest.approx(read_summary(run)["accuracy"])
 
 
-def test_pieces_are_left_out_where_there_are_many_words(run, shards, monkeypatch):
-    opened = open_run(run, has_linear=False)
-    stop = threading.Event()
-    few = linear_stage._fit(opened, shards, ("train",), PipelineConfig(), 0, stop)
+def test_pieces_are_left_out_where_there_are_many_words(run, tested_shards, monkeypatch):
+    opened = open_run(run, is_finished=False)
+    few = fit(opened, tested_shards, ("train",))
     assert few.pieces.any()
     monkeypatch.setattr(linear_stage, "_MOST_TOKENS_WITH_PIECES", 100)
-    many = linear_stage._fit(opened, shards, ("train",), PipelineConfig(), 0, stop)
+    many = fit(opened, tested_shards, ("train",))
     assert not many.pieces.size
     assert len(many.features) < len(few.features)
 
 
-def test_replicas_answer_alike(run, shards, tmp_path):
+def test_windows_of_both_parts_are_fitted_as_one(run, tested_shards):
+    """In `stream` residency a part comes in several windows; the last are of validation."""
+    opened, parts = open_run(run, is_finished=False), ("train", "valid")
+    whole = fit(opened, tested_shards, parts)
+    config = PipelineConfig(residency="stream", window_docs=500)
+    stage = LinearStage(None, None, tested_shards, config, 0)
+    linear = stage._fit(opened, parts, threading.Event())
+    assert linear is not None
+    np.testing.assert_array_equal(linear.features, whole.features)
+    np.testing.assert_array_equal(linear.idf, whole.idf)
+    seen = [
+        dataclasses.replace(opened, linear=one) for one in (whole, linear)
+    ]  # fmt: skip
+    answers = [
+        ask(build_infer(one, has_gpu=False), one, tested_shards, "test")[0].argmax(axis=1)
+        for one in seen
+    ]
+    assert (answers[0] == answers[1]).mean() > 0.97
+
+
+def test_replicas_answer_alike(run, tested_shards, tmp_path):
     out = tmp_path / "run"
-    words = [*WORDS, "--data", str(shards.folder), "--out", str(out), "--cpu-replicas", "2"]
+    words = [*WORDS, "--data", str(tested_shards.folder), "--out", str(out), "--cpu-replicas", "2"]
     assert train.main(words) == 0
     assert read_summary(out)["linear"]["weight"] == read_summary(run)["linear"]["weight"]
     assert read_summary(out)["accuracy"] == pytest.approx(read_summary(run)["accuracy"], abs=2e-3)
     assert read_summary(out)["test"]["accuracy"] == pytest.approx(
-        score_as_used(out, shards, "test"), abs=1e-6
+        score_as_used(out, tested_shards, "test"), abs=1e-6
     )
 
 
@@ -141,16 +169,46 @@ def test_finishing_twice_gives_the_same(run, capsys):
     assert "linear classifier" in capsys.readouterr().out
 
 
-def test_an_interrupted_finish_leaves_what_answered(run, monkeypatch):
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_interrupted_finish_leaves_what_answered(run, tmp_path, monkeypatch, nth):
     """As it was before: a resumed run that is done begins its end anew."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    fits = itertools.count(1)
+    fit_linear = linear_stage.fit_linear
 
     def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+        if next(fits) == nth:
+            raise KeyboardInterrupt
+        return fit_linear(*args, **kwargs)
 
-    before = load_checkpoint(run / "linear.npz")[0]["weights"]
     monkeypatch.setattr("model.linear_stage.fit_linear", interrupt)
-    assert train.main(["--resume", str(run), "--gpus", "none"]) == EXIT_STOPPED
-    np.testing.assert_array_equal(load_checkpoint(run / "linear.npz")[0]["weights"], before)
+    words = ["--resume", str(copy), "--gpus", "none"]
+    assert train.main(words) == EXIT_STOPPED
+    for name in ("linear.npz", "calibration.json", "summary.json", "report.html"):
+        assert (copy / name).read_bytes() == (run / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("kept", ["with", "without"])
+@pytest.mark.parametrize("failing", ["write_linear", "write_calibration"])
+def test_killed_between_its_files_a_run_can_be_opened(run, tmp_path, monkeypatch, kept, failing):
+    """Whether it had a linear classifier before, and whether it is to have one."""
+    for had in ("with", "without"):
+        copy = tmp_path / had
+        shutil.copytree(run, copy)
+        opened = open_run(copy)
+        bare = dataclasses.replace(opened, linear=None)
+        keep_answers(opened if had == "with" else bare)
+
+        def fail(*args):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+            patched.setattr(f"model.opened.{failing}", fail)
+            keep_answers(opened if kept == "with" else bare)
+        open_run(copy)
+        keep_answers(opened if kept == "with" else bare)
+        assert (open_run(copy).linear is not None) == (kept == "with")
 
 
 def test_a_run_that_lost_it_does_not_answer(run, tmp_path):
@@ -167,7 +225,15 @@ def test_a_run_that_lost_it_does_not_answer(run, tmp_path):
 
 def test_without(small_shards, tmp_path):
     out = tmp_path / "run"
-    words = [*WORDS, "--data", str(small_shards.folder), "--out", str(out), "--linear", "none"]
+    words = [
+        *WORDS,
+        "--data",
+        str(small_shards.folder),
+        "--out",
+        str(out),
+        "--linear",
+        "none",
+    ]
     assert train.main(words) == 0
     assert "linear" not in read_summary(out)
     assert not (out / "linear.npz").exists()

@@ -67,18 +67,16 @@ def test_without_an_official_split_every_row_is_on_one_side(tmp_path, random):
 def test_development_never_sees_the_test_part(tmp_path):
     parts = {"train": _rows("train", 90), "valid": _rows("valid", 30), "test": _rows("test", 60)}
     folder = _write(tmp_path / "one", **parts)
-    data = prepare_set(folder, _rules(development=True), tmp_path / "cache")
     texts = {part: [text for text, _ in rows] for part, rows in parts.items()}
-    assert _texts(data.data) == texts["train"]
-    assert _texts(data.valid) == _texts(data.scored) == texts["valid"]
-    assert data.baseline == (data.data,)  # it must not train on what is scored
-    apart = prepare_set(folder, _rules(development=True, validation="share"), tmp_path / "cache")
-    assert apart.valid is None  # what is scored chooses no epoch
-    assert _texts(apart.data) == texts["train"]
-    assert _texts(apart.scored) == texts["valid"]
-    assert apart.baseline == (apart.data,)
-    for file in [*data.data.parent.iterdir(), *apart.data.parent.iterdir()]:
-        assert not {*_texts(file)} & {*texts["test"]}
+    for validation in ("file", "share"):
+        rules = _rules(development=True, validation=validation)
+        data = prepare_set(folder, rules, tmp_path / "cache")
+        assert data.valid is None  # what is scored chooses nothing, and nothing learns from it
+        assert _texts(data.data) == texts["train"]
+        assert _texts(data.scored) == texts["valid"]
+        assert data.baseline == (data.data,)
+        for file in data.data.parent.iterdir():
+            assert not {*_texts(file)} & {*texts["test"]}
 
 
 def test_an_official_valid_part_validates_or_trains(tmp_path):

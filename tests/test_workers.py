@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import train
+from model.checkpoint import load_checkpoint
 from model.words import TABLES
 from tests.runs import SMALL, arrays_of, same_weights
 from tests.workers import start
@@ -27,8 +28,8 @@ def _run_alone(shards, out: Path, flags: list[str]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(small_shards, tmp_path_factory):
-    return _run_alone(small_shards, tmp_path_factory.mktemp("alone") / "run", FLAGS)
+def alone(tested_shards, tmp_path_factory):
+    return _run_alone(tested_shards, tmp_path_factory.mktemp("alone") / "run", FLAGS)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +62,21 @@ def _assert_close(ours: Path, theirs: Path) -> None:
     assert mine["linear"]["weight"] == other["linear"]["weight"]
     for name in ("num_docs", "best_epoch", "accuracy", "macro_f1", "long_tail"):
         assert mine[name] == other[name]
+    assert mine["linear_refit"]  # all workers have that one, and score test documents with it
+    assert mine["test"]["accuracy"] == other["test"]["accuracy"]
+    assert mine["test"]["loss"] == pytest.approx(other["test"]["loss"], abs=1e-3)
+    linear, theirs = (load_checkpoint(run / "linear.npz")[0] for run in (ours, theirs))
+    for name in linear:
+        np.testing.assert_array_equal(linear[name], theirs[name], err_msg=name)
     assert mine["loss"] == pytest.approx(other["loss"], abs=1e-4)
     assert mine["temperature"] == pytest.approx(other["temperature"], abs=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("num", "residency"), [(2, "host"), (3, "device")])
-def test_losses_are_those_of_one_process(small_shards, tmp_path, alone, num, residency):
+def test_losses_are_those_of_one_process(tested_shards, tmp_path, alone, num, residency):
     out = tmp_path / "run"
-    flags = [*FLAGS, "--data", str(small_shards.folder), "--out", str(out)]
+    flags = [*FLAGS, "--data", str(tested_shards.folder), "--out", str(out)]
     flags.append(f"--residency={residency}")
     with start(tmp_path / "workers", [flags] * num) as workers:
         assert workers.wait() == [0] * num, workers.errors()
