@@ -150,6 +150,7 @@ PHASES: dict[str, tuple[Callable[[Job, str], bool], float]] = {
     "checkpointing": (_writes_checkpoint, 0.0),
     "evaluating": (_evaluates, 0.02),
     "adjusting": (_has_line("epoch 3/3  "), 1.0),
+    "fitting again": (_has_line("calibration error"), 1.0),
     "exporting": (_has_line("writing the report and the export"), 2.0),
 }
 """What shows that a phase has begun, and the most seconds to wait before the signal."""
