@@ -182,7 +182,7 @@ def _describe(found: Mixture, seconds: float) -> str:
     alone, (accuracy_before, f1_before), (accuracy, f1) = found.alone, found.before, found.after
     what = f"linear classifier, {seconds:.1f} s: accuracy {alone[0]:.4f}, macro-F1 {alone[1]:.4f}; "
     if not found.weight:
-        return f"{what}it would spoil the network's {accuracy_before:.4f}, {f1_before:.4f}"
+        return f"{what}it does not better the network's {accuracy_before:.4f}, {f1_before:.4f}"
     return (
         f"{what}added to the network's logits {found.weight:g} times, as halves of the validation "
         f"part chose for each other: accuracy {accuracy_before:.4f} → {accuracy:.4f}, macro-F1 "

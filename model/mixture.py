@@ -1,11 +1,10 @@
 """How much a linear classifier's decision values (model.linear) count beside the network's logits.
 
-Validation documents choose: of the weights from 1 on that of the least cross-entropy, or a larger
-one, if its mean of accuracy and macro-F1 is better by more than chance would explain. Decision
-values are no logits, so where the linear classifier is the better one, cross-entropy alone would
-give it too little. That two classifiers that err differently are better together is the rule, so
-the network answers alone only where it is surely better: some hundred documents would often say so
-by chance.
+Validation documents choose: the weight of the least cross-entropy, or a larger one, if its mean of
+accuracy and macro-F1 is better by more than chance would explain. Decision values are no logits, so
+where the linear classifier is the better one, cross-entropy alone would give it too little. Nor is
+any weight less than 1 tried: who helps at all helps as much, and a few hundred documents could not
+tell such weights from 0 by their answers.
 Legend: D documents of the validation part (some of them, where they are many), C classes.
 """
 
@@ -18,7 +17,7 @@ import numpy as np
 from model.calibration import fit_temperature, mean_loss
 from model.longtail import score_answers
 
-WEIGHTS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 LEAST_DOCS = 100
 """Of the validation part: with fewer, the network answers alone."""
 _MOST_LOGITS = 1 << 19  # of the documents that cross-entropy is taken of
@@ -40,7 +39,7 @@ class Mixture:
 
 
 def choose_weight(logits: np.ndarray, values: np.ndarray, labels: np.ndarray) -> Mixture | None:
-    """The weight; 0 where what one half chose surely did not help the other.
+    """The weight.
 
     None where there are too few documents to choose by.
 
@@ -52,17 +51,13 @@ def choose_weight(logits: np.ndarray, values: np.ndarray, labels: np.ndarray) ->
     known = labels < logits.shape[1]
     if known.sum() < LEAST_DOCS or logits.shape[1] < 2:
         return None
-    alone = logits.argmax(axis=1)
     answers = [(logits + np.float32(weight) * values).argmax(axis=1) for weight in WEIGHTS]
     half = np.random.default_rng(0).permutation(len(labels)) % 2
     by_half = [_choose(logits, values, answers, labels, known & (half != h)) for h in (0, 1)]
     crossed = np.where(half == 0, answers[by_half[0]], answers[by_half[1]])
-    before, after = score_answers(alone, labels), score_answers(crossed, labels)
-    is_worse = _is_sure((sum(before) - sum(after)) / 2, alone != crossed)
-    chosen = _choose(logits, values, answers, labels, known)
     return Mixture(
-        weight=0.0 if is_worse else WEIGHTS[chosen],
-        before=before, after=before if is_worse else after,
+        weight=WEIGHTS[_choose(logits, values, answers, labels, known)],
+        before=score_answers(answers[0], labels), after=score_answers(crossed, labels),
         alone=score_answers(values.argmax(axis=1), labels),
     )  # fmt: skip
 
@@ -84,12 +79,7 @@ def _choose(
     scores = np.array([sum(score_answers(some[among], labels[among])) for some in answers])
     smooth = np.convolve(np.pad(scores, 1, "edge"), [0.25, 0.5, 0.25], "valid")
     bold = int(smooth.argmax())
+    num_other = np.count_nonzero(answers[bold][among] != answers[calm][among])
     gain = (scores[bold] - scores[calm]) / 2
-    is_sure = _is_sure(gain, answers[bold][among] != answers[calm][among])
+    is_sure = gain > _LEAST_ERRORS * np.sqrt(num_other) / among.sum()
     return bold if is_sure and bold > calm else calm
-
-
-def _is_sure(gain: float, is_other: np.ndarray) -> bool:
-    """Whether a gain is more than chance would explain, given which bool[D] were answered
-    otherwise."""
-    return bool(gain > _LEAST_ERRORS * np.sqrt(is_other.sum()) / len(is_other))
