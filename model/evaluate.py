@@ -22,7 +22,7 @@ import pyarrow as pa
 import tyro
 
 from model.confidence import check_threshold
-from shortline import UserError, import_tensorflow, parse_flags, run_command
+from shortline import UserError, import_tensorflow, parse_flags, printable, run_command
 from tfdata.config import IngestConfig
 from tfdata.progress import show_progress
 from tfdata.raw import ReadCounts
@@ -92,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model.answers import measure_probabilities, measure_scope
     from model.devices import choose_devices
     from model.finish import describe_scores
-    from model.opened import open_run
+    from model.opened import open_to_ask
     from model.scores import score, worst_confusions
 
-    run = open_run(Path(flags.run))
+    run = open_to_ask(Path(flags.run))
     devices = choose_devices(flags.gpus)
     if flags.gpus == "all" and not devices.has_gpu:
         print("no GPU found: evaluating on the CPU")
@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     part = None
     if is_shards:
         part = choose_part(paths[0], flags.part)
+        print(f"the {part} part of {printable(str(paths[0]))}:")
         documents = read_part(paths[0], part, ids)
     else:
         documents = read_labelled(paths, ingest_config(flags, run, files[0]), ids, counts)
@@ -116,8 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(describe_scores(scores, confusions, ids.names))
     if part in ("train", "valid") and run.linear is not None:
         print(
-            "  if the run was trained with these data, its linear classifier may have learned from "
-            f"their {part} documents: scores of new texts are those of a test part"
+            f"  a run that was trained with this shard set may have learned from its {part} part: "
+            "only a test part tells about new texts"
         )
     num_dropped = counts.rows_read - counts.rows_kept
     if num_dropped:

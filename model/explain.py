@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_tensorflow()
     from model.devices import choose_devices
     from model.infer import docs_per_call
-    from model.opened import open_run
+    from model.opened import open_to_ask
 
-    run = open_run(Path(flags.run))
+    run = open_to_ask(Path(flags.run))
     label = None
     if flags.of is not None:
         if flags.of not in run.labels:

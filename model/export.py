@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(flags.out)
     _check_free(out)
     import_tensorflow()
-    from model.opened import open_run
+    from model.opened import open_to_ask
 
-    run = open_run(Path(flags.run))
+    run = open_to_ask(Path(flags.run))
     export_run(run, out)
     print((out / README).read_text("utf-8"), end="")
     print(f"export   {printable(str(out))}")

@@ -128,8 +128,6 @@ def finish_run(
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
     paths = run.paths
-    keep_answers(run)
-    export_run(run, paths.export, replace=True)
     write_report(
         paths.report,
         summary=summary,
@@ -143,6 +141,8 @@ def finish_run(
         check=examined.check,
         explained=examined.explained,
     )
+    export_run(run, paths.export, replace=True)
+    keep_answers(run)  # at once after the export, so that the two are of one classifier
     with write_whole(paths.summary) as file:
         json.dump(summary, file, indent=2)
     print(_describe_files(paths, summary))

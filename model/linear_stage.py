@@ -54,6 +54,7 @@ class LinearStage:
         """The run with one that is trained on the training part, as far as it helps; and what came
         of it, for the summary."""
         if self._shard_set.num_docs("valid") < LEAST_DOCS or len(self._shard_set.labels) < 2:
+            print(f"no linear classifier: that takes a validation part of {LEAST_DOCS} or more")
             return run, {}
         started = time.perf_counter()
         linear, found = _call_outside(partial(self._add, run))
@@ -180,11 +181,11 @@ class _Joined:
 
 def _describe(found: Mixture, seconds: float) -> str:
     alone, (accuracy_before, f1_before), (accuracy, f1) = found.alone, found.before, found.after
-    what = f"linear classifier, {seconds:.1f} s: accuracy {alone[0]:.4f}, macro-F1 {alone[1]:.4f}; "
+    what = f"linear classifier, {seconds:.1f} s: accuracy {alone[0]:.4f}, macro-F1 {alone[1]:.4f}"
     if not found.weight:
-        return f"{what}it does not better the network's {accuracy_before:.4f}, {f1_before:.4f}"
+        return f"{what}; left out, the network has {accuracy_before:.4f}, {f1_before:.4f}"
     return (
-        f"{what}added to the network's logits {found.weight:g} times, as halves of the validation "
-        f"part chose for each other: accuracy {accuracy_before:.4f} → {accuracy:.4f}, macro-F1 "
-        f"{f1_before:.4f} → {f1:.4f} (--linear none: the network alone)"
+        f"{what}; the network with {found.weight:g} times its values: accuracy "
+        f"{accuracy_before:.4f} → {accuracy:.4f}, macro-F1 {f1_before:.4f} → {f1:.4f}, each half "
+        "of the validation part by what the other chose (--linear none: without)"
     )

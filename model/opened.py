@@ -6,6 +6,7 @@ A trained classifier is a network and the encoder that feeds it.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,6 +125,22 @@ def open_run(folder: Path, is_finished: bool = True) -> Run:
             f"{printable(str(folder))}"
         )
     return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear)
+
+
+def open_to_ask(folder: Path) -> Run:
+    """`open_run`, and a word on stderr about a run whose end has not been yet.
+
+    Raises:
+      UserError: as it does.
+    """
+    run = open_run(folder)
+    if not run.paths.calibration.exists():
+        name = printable(str(folder))
+        print(
+            f"{name} is not finished: this is its best epoch so far, with probabilities that are "
+            f"not calibrated; to finish it: python train.py --resume {name}", file=sys.stderr,
+        )  # fmt: skip
+    return run
 
 
 def keep_answers(run: Run) -> None:

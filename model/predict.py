@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_tensorflow()
     from model.devices import choose_devices
     from model.infer import docs_per_call
-    from model.opened import open_run
+    from model.opened import open_to_ask
 
-    run = open_run(Path(flags.run))
+    run = open_to_ask(Path(flags.run))
     if flags.top_k > len(run.labels):
         raise UserError(f"--top-k {flags.top_k}: the run has {len(run.labels)} classes")
     if flags.scope and not run.calibration.energies:

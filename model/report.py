@@ -117,6 +117,10 @@ def _cards(summary: Mapping[str, Any], scores: Scores, label_counts: np.ndarray)
         error = summary["calibration"]["ece_after"]
         about = f"temperature {summary['temperature']:.3f}"
         cards.insert(3, ("calibration error", f"{error:.3f}", about))
+    if summary.get("linear", {}).get("weight"):
+        linear = summary["linear"]
+        about = f"alone {linear['alone'][0]:.1%} right, the network alone {linear['before'][0]:.1%}"
+        cards.insert(4, ("linear classifier", f"× {linear['weight']:g}", about))
     if "test" in summary:
         test = summary["test"]
         about = f"macro-F1 {test['macro_f1']:.3f}, {test['num_docs']:,} documents"

@@ -9,19 +9,21 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import train
-from model import linear_stage
+from model import evaluate, linear_stage, predict
 from model.calibration import Calibration, calibrate, quantiles, read_calibration
 from model.checkpoint import load_checkpoint
 from model.examination import ask, check_test
 from model.infer import build_infer
 from model.linear import LinearWeights, from_arrays, to_arrays
 from model.linear_stage import LinearStage
+from model.mixture import LEAST_DOCS
 from model.opened import Run, keep_answers, open_run
 from model.scope import energy
 from shortline import EXIT_STOPPED, UserError
@@ -97,7 +99,9 @@ def test_validation_documents_are_scored_before_they_are_learned_from(run, teste
     assert summary["calibration"]["test"] == pytest.approx(on_test)
     earlier = dataclasses.replace(answering, linear=before)
     assert check_test(earlier, tested_shards)["ece_after"] != on_test["ece_after"]
-    assert "had not learned from them" in (run / "report.html").read_text()
+    report = (run / "report.html").read_text()
+    assert "had not learned from them" in report
+    assert f"<dd>× {weight:g}</dd>" in report
 
 
 def test_many_documents_are_fitted_to_once(run, tested_shards, tmp_path, monkeypatch):
@@ -240,3 +244,33 @@ def test_without(small_shards, tmp_path):
     opened = open_run(out)
     assert opened.linear is None
     assert opened.calibration != Calibration()
+
+
+def test_a_small_validation_part_is_told(run, capsys):
+    opened = open_run(run, is_finished=False)
+    few = SimpleNamespace(num_docs=lambda part: LEAST_DOCS - 1, labels=opened.labels)
+    assert LinearStage(None, None, few, PipelineConfig(), 0).add(opened) == (opened, {})
+    assert "validation part of 100 or more" in capsys.readouterr().out
+
+
+def test_who_asks_an_unfinished_run_is_told(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (tmp_path / "new.csv").write_text("text\nsome words\n")
+    words = [str(copy), str(tmp_path / "new.csv"), "--gpus", "none"]
+    assert predict.main(words) == 0
+    assert "not finished" not in capsys.readouterr().err
+    (copy / "calibration.json").unlink()
+    assert predict.main(words) == 0
+    assert (
+        f"not calibrated; to finish it: python train.py --resume {copy}" in capsys.readouterr().err
+    )
+
+
+def test_the_part_that_is_scored_is_named(run, tested_shards, capsys):
+    for part, is_seen in (("test", False), ("valid", True)):
+        words = ["--data", str(tested_shards.folder), "--part", part, "--gpus", "none"]
+        assert evaluate.main([str(run), *words]) == 0
+        out = capsys.readouterr().out
+        assert f"the {part} part of {tested_shards.folder}:" in out
+        assert (f"may have learned from its {part} part" in out) == is_seen

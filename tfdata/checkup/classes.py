@@ -57,7 +57,7 @@ def mend_unknown_words(num_words: int, vocab_size: int) -> str:
     """
     pieces = "--tokenizer wordpiece, which cuts unknown words into known pieces"
     if num_words < vocab_size - 2:
-        return f"more training documents: all of their {num_words:,} words are known; {pieces}"
+        return f"more training documents (those there are have {num_words:,} words); {pieces}"
     return f"a larger --vocab-size than {vocab_size:,}, where words are common enough; {pieces}"
 
 
