@@ -4,7 +4,7 @@ Validation documents choose: the weight of the least cross-entropy, or a larger 
 accuracy and macro-F1 is better by more than chance would explain. Decision values are no logits, so
 where the linear classifier is the better one, cross-entropy alone would give it too little. Nor is
 any weight less than 1 tried: who helps at all helps as much, and a few hundred documents could not
-tell such weights from 0 by their answers.
+tell such weights from 0 by their answers. Where answers are surely worse, the network stays alone.
 Legend: D documents of the validation part (some of them, where they are many), C classes.
 """
 
@@ -55,9 +55,11 @@ def choose_weight(logits: np.ndarray, values: np.ndarray, labels: np.ndarray) ->
     half = np.random.default_rng(0).permutation(len(labels)) % 2
     by_half = [_choose(logits, values, answers, labels, known & (half != h)) for h in (0, 1)]
     crossed = np.where(half == 0, answers[by_half[0]], answers[by_half[1]])
+    before, after = score_answers(answers[0], labels), score_answers(crossed, labels)
+    is_worse = _is_sure((sum(before) - sum(after)) / 2, answers[0] != crossed)
+    chosen = 0 if is_worse else _choose(logits, values, answers, labels, known)
     return Mixture(
-        weight=WEIGHTS[_choose(logits, values, answers, labels, known)],
-        before=score_answers(answers[0], labels), after=score_answers(crossed, labels),
+        weight=WEIGHTS[chosen], before=before, after=before if is_worse else after,
         alone=score_answers(values.argmax(axis=1), labels),
     )  # fmt: skip
 
@@ -79,7 +81,12 @@ def _choose(
     scores = np.array([sum(score_answers(some[among], labels[among])) for some in answers])
     smooth = np.convolve(np.pad(scores, 1, "edge"), [0.25, 0.5, 0.25], "valid")
     bold = int(smooth.argmax())
-    num_other = np.count_nonzero(answers[bold][among] != answers[calm][among])
     gain = (scores[bold] - scores[calm]) / 2
-    is_sure = gain > _LEAST_ERRORS * np.sqrt(num_other) / among.sum()
+    is_sure = _is_sure(gain, answers[bold][among] != answers[calm][among])
     return bold if is_sure and bold > calm else calm
+
+
+def _is_sure(gain: float, is_other: np.ndarray) -> bool:
+    """Whether a gain is more than chance would explain, given which bool[D] were answered
+    otherwise."""
+    return bool(gain > _LEAST_ERRORS * np.sqrt(is_other.sum()) / len(is_other))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from model.calibration import fit_temperature, mean_loss
 from model.mixture import choose_weight
 
 CLASSES, DOCS = 5, 3000
@@ -45,6 +46,28 @@ def test_one_that_a_few_documents_say_nothing_of_takes_part():
     ]
     assert all(one is not None and one.weight >= 1 for one in found)
     assert any(one is not None and sum(one.after) <= sum(one.before) for one in found)
+
+
+def test_one_that_makes_answers_worse_is_left_out_whatever_cross_entropy_says():
+    """It makes most answers surer, and one in ten wrong."""
+    rows, right = np.arange(DOCS), LABELS
+    wrong = (right + 1) % CLASSES
+    logits, values = np.zeros((2, DOCS, CLASSES), np.float32)
+    logits[rows, right], values[rows, right] = 1, 2
+    is_spoiled, is_missed = rows % 10 == 0, rows % 10 < 3
+    logits[is_missed, right[is_missed]], logits[is_missed, wrong[is_missed]] = 0, 1
+    values[is_missed, right[is_missed]], values[is_missed, wrong[is_missed]] = 0, -0.5
+    logits[is_spoiled], values[is_spoiled] = 0, 0
+    logits[is_spoiled, right[is_spoiled]], values[is_spoiled, wrong[is_spoiled]] = 0.2, 0.4
+    losses = [
+        mean_loss(mixed / fit_temperature(mixed, right), right)
+        for mixed in (logits, logits + values)
+    ]
+    assert losses[1] < losses[0]
+    found = choose_weight(logits, values, right)
+    assert found is not None
+    assert found.weight == 0
+    assert found.after == found.before
 
 
 def test_a_better_one_counts_more_than_its_cross_entropy_says():
