@@ -102,15 +102,9 @@ def finish_run(
     with ThreadPoolExecutor(1) as outside:
         if run is not None:
             print(describe_scores(scores, confusions, labels))
-            worst = [confusion.examples[0] for confusion in confusions[:_MOST_WRONG]]
-            asked = [*worst, *typical_documents(predictions, counts, _MOST_RIGHT)]
-            listed = {doc for confusion in confusions[:20] for doc in confusion.examples}
-            texts = _read_texts(shard_set, part, sorted({*listed, *asked}))
-            questions = [
-                (texts[doc], int(predictions.labels[doc]), int(predictions.predicted[doc]))
-                for doc in asked
-            ]  # fmt: skip
-            examined = outside.submit(examine, run, shard_set, questions).result()
+            texts, examined = outside.submit(
+                _look_at, run, shard_set, part, predictions, confusions
+            ).result()
             run = dataclasses.replace(run, calibration=examined.calibration)
             summary |= examined.summary()
             print(_describe_calibration(examined), flush=True)
@@ -147,6 +141,21 @@ def finish_run(
         json.dump(summary, file, indent=2)
     print(_describe_files(paths, summary))
     print(_describe_end(paths, summary))
+
+
+def _look_at(
+    run: Run, shard_set: ShardSet, part: str, predictions: Predictions,
+    confusions: Sequence[Confusion],
+) -> tuple[dict[int, str], Examination]:  # fmt: skip
+    """Texts that the report shows, by number, and what comes of asking about some of them."""
+    worst = [confusion.examples[0] for confusion in confusions[:_MOST_WRONG]]
+    asked = [*worst, *typical_documents(predictions, shard_set.label_counts, _MOST_RIGHT)]
+    listed = {doc for confusion in confusions[:20] for doc in confusion.examples}
+    texts = _read_texts(shard_set, part, sorted({*listed, *asked}))
+    questions = [
+        (texts[doc], int(predictions.labels[doc]), int(predictions.predicted[doc])) for doc in asked
+    ]
+    return texts, examine(run, shard_set, questions)
 
 
 def rebalance(run: Run, classifier: Classifier, shard_set: ShardSet) -> tuple[Run, dict[str, Any]]:

@@ -10,6 +10,7 @@ import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,9 +66,14 @@ def test_what_is_scored_on_test_documents_is_what_answers(run, tested_shards):
     assert (exported == labels).mean() == pytest.approx(found, abs=1e-6)
 
 
+def make_stage(shards: Any, config: PipelineConfig = PipelineConfig()) -> LinearStage:
+    """One that is not attached to a classifier."""
+    nothing: Any = None
+    return LinearStage(nothing, nothing, shards, config, 0)
+
+
 def fit(opened: Run, shards: ShardSet, parts: tuple[str, ...]) -> LinearWeights:
-    stage = LinearStage(None, None, shards, PipelineConfig(), 0)
-    linear = stage._fit(opened, parts, threading.Event())
+    linear = make_stage(shards)._fit(opened, parts, threading.Event())
     assert linear is not None
     return linear
 
@@ -131,8 +137,7 @@ def test_windows_of_both_parts_are_fitted_as_one(run, tested_shards):
     opened, parts = open_run(run, is_finished=False), ("train", "valid")
     whole = fit(opened, tested_shards, parts)
     config = PipelineConfig(residency="stream", window_docs=500)
-    stage = LinearStage(None, None, tested_shards, config, 0)
-    linear = stage._fit(opened, parts, threading.Event())
+    linear = make_stage(tested_shards, config)._fit(opened, parts, threading.Event())
     assert linear is not None
     np.testing.assert_array_equal(linear.features, whole.features)
     np.testing.assert_array_equal(linear.idf, whole.idf)
@@ -249,7 +254,7 @@ def test_without(small_shards, tmp_path):
 def test_a_small_validation_part_is_told(run, capsys):
     opened = open_run(run, is_finished=False)
     few = SimpleNamespace(num_docs=lambda part: LEAST_DOCS - 1, labels=opened.labels)
-    assert LinearStage(None, None, few, PipelineConfig(), 0).add(opened) == (opened, {})
+    assert make_stage(few).add(opened) == (opened, {})
     assert "validation part of 100 or more" in capsys.readouterr().out
 
 
