@@ -66,10 +66,10 @@ def test_what_is_scored_on_test_documents_is_what_answers(run, tested_shards):
     assert (exported == labels).mean() == pytest.approx(found, abs=1e-6)
 
 
-def make_stage(shards: Any, config: PipelineConfig = PipelineConfig()) -> LinearStage:
+def make_stage(shards: Any, config: PipelineConfig | None = None) -> LinearStage:
     """One that is not attached to a classifier."""
     nothing: Any = None
-    return LinearStage(nothing, nothing, shards, config, 0)
+    return LinearStage(nothing, nothing, shards, config or PipelineConfig(), 0)
 
 
 def fit(opened: Run, shards: ShardSet, parts: tuple[str, ...]) -> LinearWeights:
