@@ -4,8 +4,8 @@ Raw files are read as training reads them; of a shard set, one part is scored. T
 stdout is JSON. Scores are those of the network in float32, whatever precision trained it, and of
 its linear classifier, which, unless there were many, has learned from the run's validation
 documents: what is new to it is a test part. `loss` is the cross-entropy before the temperature, as
-in the summary.json of the run; `calibrated_loss`,
-`ece` and all that goes by probabilities are of the probabilities that model.predict gives.
+in the summary.json of the run; `calibrated_loss`, `ece` and all that goes by probabilities are of
+the probabilities that model.predict gives.
 Legend: D documents, C classes that the run knows.
 """
 

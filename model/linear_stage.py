@@ -31,8 +31,8 @@ from tfdata.window import Window, WindowSource
 T = TypeVar("T")
 
 _MOST_REFIT_DOCS = 200_000
-_MOST_TOKENS_WITH_PIECES = 1 << 21
-"""Of more words there are enough to learn from, and their pieces would take ten times as long."""
+_MOST_TOKENS_WITH_PIECES = 1 << 20
+"""Pieces help where there are few words to learn from; where there are many, they take long."""
 
 
 class LinearStage:
@@ -92,7 +92,7 @@ class LinearStage:
                 seconds = time.perf_counter() - started
                 print(
                     f"linear classifier, {seconds:.1f} s: fitted again, to the validation "
-                    "documents too, as scores above are not", flush=True,
+                    "documents too; the scores above are of before", flush=True,
                 )  # fmt: skip
                 facts = {"linear_refit": {"seconds": round(seconds, 3)}}
         self.attach(run)

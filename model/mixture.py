@@ -39,7 +39,7 @@ class Mixture:
 
 
 def choose_weight(logits: np.ndarray, values: np.ndarray, labels: np.ndarray) -> Mixture | None:
-    """The weight.
+    """The weight, and what it does; 0 where it would surely make answers worse.
 
     None where there are too few documents to choose by.
 

@@ -43,8 +43,8 @@ def note_scores(
     if "linear_refit" in summary:
         notes.append(
             "Scores, probabilities and words of validation documents are those of a linear "
-            "classifier that had not learned from them. The one that is kept, and that a test part "
-            "is scored with, then has."
+            "classifier that had not learned from them. The one that is kept learned from them "
+            "afterwards; a test part is scored with that one."
         )
     if scores.num_unseen:
         notes.append(
