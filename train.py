@@ -135,14 +135,17 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
             trainer = build_trainer(flags, shard_set, devices, state, clock)
             with contextlib.closing(trainer.feed):
                 run_epochs(trainer, state, devices, clock)
-                if flags.scores_only and not state.is_done:
-                    raise KeyboardInterrupt  # nothing was saved
-                if state.is_done and not flags.scores_only:
+            is_done = state.is_done
+            if flags.scores_only and not is_done:
+                raise KeyboardInterrupt  # nothing was saved
+            if is_done and not flags.scores_only:
+                is_done = train_again(trainer, state.best_epoch, shard_set, devices)
+                if is_done:
                     finish(trainer, state, shard_set)
-                trainer.workers.wait()  # all is written
+            trainer.workers.wait()  # all is written
         if devices.lifeline is not None:
             devices.lifeline.part()
-        if state.is_done:
+        if is_done:
             return 0
         print(f"stopped, and saved; go on with: python train.py --resume {folder}")
     except InTheWay:  # what is in the folder is not of this run
@@ -181,7 +184,7 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices, clock: StartupC
 
     monitor = GpuMonitor(devices.gpus)
     log = SilentLog()
-    if trainer.workers.is_chief:
+    if trainer.workers.is_chief and not trainer.is_refit:
         log = MetricsLog(trainer.paths.metrics, trainer.paths.tensorboard, state.step)
     done_docs = state.epoch * trainer.docs_per_epoch + state.num_docs
     display = TrainProgress(trainer.num_epochs, trainer.docs_per_epoch, done_docs)
@@ -329,9 +332,40 @@ def save(trainer: Trainer, state: State, is_best: bool = False) -> None:
     if not trainer.workers.is_chief or trainer.flags.scores_only:
         return
     saved = {**dataclasses.asdict(state), "origin": trainer.origin}
-    trainer.checkpoints.save(
-        (paths.best, paths.last) if is_best else (paths.last,), trainer.variables, saved
+    if trainer.is_refit:
+        written = (paths.refit,)
+    else:
+        written = (paths.best, paths.last) if is_best else (paths.last,)
+    trainer.checkpoints.save(written, trainer.variables, saved)
+
+
+def train_again(
+    trainer: Trainer, num_epochs: int, shard_set: ShardSet, devices: Devices
+) -> bool:  # fmt: skip
+    """With the validation documents, too, where that is wanted (model.refit); False if it was
+    stopped before its end."""
+    from model.build import build_trainer
+    from model.refit import keep_final, read_final, wants_refit
+
+    workers, paths = trainer.workers, trainer.paths
+    if not wants_refit(trainer.flags.train.refit, shard_set):
+        return True
+    is_there = workers.is_chief and read_final(paths) is not None
+    if workers.gather_values(is_there)[0]:
+        return True
+    print(
+        f"training anew, with the {shard_set.num_docs('valid'):,} validation documents, too: as "
+        f"many epochs as were best, {num_epochs} (--refit none: without)"
     )
+    state, clock = State(), StartupClock(from_process=False)
+    again = build_trainer(
+        trainer.flags, shard_set.join_valid(), devices, state, clock, refit_epochs=num_epochs
+    )
+    with contextlib.closing(again.feed):
+        run_epochs(again, state, devices, clock)
+    if state.is_done and workers.is_chief:
+        keep_final(paths, again.classifier, state, again.origin)
+    return state.is_done
 
 
 def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
@@ -340,12 +374,17 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     from model.finish import finish_run, rebalance
     from model.linear_stage import LinearStage
     from model.opened import open_run
+    from model.refit import read_final, take_over, wants_refit
 
     classifier, workers, training = trainer.classifier, trainer.workers, trainer.flags.train
     weights, pipeline = classifier.weights_by_name, trainer.flags.pipeline
-    run, changes = None, {}
-    linear = LinearStage(classifier, workers, shard_set, pipeline, training.seed)
+    run, changes, final = None, {}, None
+    may_refit = wants_refit(training.refit, shard_set)
+    linear = LinearStage(
+        classifier, workers, shard_set, pipeline, training.seed, may_refit=may_refit
+    )
     if workers.is_chief:
+        final = read_final(trainer.paths) if may_refit else None
         arrays, _ = load_best(trainer.paths.best)
         restore(weights, arrays, trainer.paths.best)
         run = open_run(trainer.paths.folder, is_finished=False)
@@ -371,7 +410,8 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
     }
     finish_run(
         run, classifier, trainer.encoder, shard_set, pipeline,
-        None if has_linear else trainer.predict_valid, linear, facts,
+        None if has_linear else trainer.predict_valid,
+        lambda run: take_over(run, classifier, workers, final, linear), facts,
     )  # fmt: skip
 
 

@@ -74,6 +74,8 @@ class Trainer:
     workers: Workers
     facts: dict[str, Any]
     """Route, precision and the like, for summary.json."""
+    is_refit: bool = False
+    """Whether the validation documents train, too: nothing is left to tell the best epoch by."""
 
 
 class TrainInput(NamedTuple):
@@ -144,25 +146,36 @@ def settle_batch_size(flags: Flags, shard_set: ShardSet, devices: Devices) -> Fl
 
 
 def build_trainer(
-    flags: Flags, shard_set: ShardSet, devices: Devices, state: State, clock: StartupClock
-) -> Trainer:
+    flags: Flags, shard_set: ShardSet, devices: Devices, state: State, clock: StartupClock,
+    refit_epochs: int = 0,
+) -> Trainer:  # fmt: skip
     """Network, optimizer, feeds and compiled loops; a resumed run's checkpoint is restored.
 
     Call it within `hold_run`, if this is the process that writes the folder.
+
+    Args:
+      refit_epochs: of a training anew on `shard_set.join_valid()`, of a run that has its folder;
+        0: it is the first training.
     """
     config, strategy = flags.train, devices.strategy
     workers = Workers(strategy)
     data = open_input(flags, shard_set)
-    classifier, optimizer = choose_network(
-        flags, shard_set, devices, data.vocabulary, sum(data.epoch_steps)
-    )
-    announce(flags, shard_set, data)
-    findings = tell_findings(flags, shard_set) if flags.doctor and workers.is_chief else []
+    with contextlib.redirect_stdout(None) if refit_epochs else contextlib.nullcontext():
+        classifier, optimizer = choose_network(
+            flags, shard_set, devices, data.vocabulary, sum(data.epoch_steps)
+        )
+    findings = []
+    if not refit_epochs:
+        announce(flags, shard_set, data)
+        findings = tell_findings(flags, shard_set) if flags.doctor and workers.is_chief else []
     variables = classifier.weights_by_name | optimizer.state_by_name
     origin = collect_origin(flags, shard_set, devices)
     assert flags.out is not None  # `settle` filled it in
     paths = RunPaths(Path(flags.out))
-    if workers.is_chief:
+    if workers.is_chief and refit_epochs:
+        if find_versions(paths.refit):
+            vars(state).update(restore_last(paths, paths.refit, variables, origin))
+    elif workers.is_chief:
         open_folder(flags, shard_set, data.vocabulary, variables, state, origin)
         hint_resume(devices, flags.out)
     vars(state).update(workers.gather_values(vars(state))[0])
@@ -184,7 +197,7 @@ def build_trainer(
             classifier, data.encoder, shard_set, "valid", flags.pipeline
         )
     clock.lap("graphs")
-    if devices.has_gpu:
+    if devices.has_gpu and not refit_epochs:
         # in `stream` an evaluation may take minutes; the first after an epoch is warm-up enough
         predict = predict_valid if data.source.residency != "stream" else None
         warm_up_shapes(build_chunk, classifier, data.buckets, variables, predict)
@@ -194,7 +207,8 @@ def build_trainer(
     return Trainer(
         flags, paths, origin, classifier, optimizer, data.encoder, variables,
         CheckpointWriter(flags.keep), feed, train_chunk, locate, predict_valid,
-        data.source.num_docs, len(data.epoch_steps), shard_set.label_counts, workers, facts,
+        data.source.num_docs, refit_epochs or len(data.epoch_steps), shard_set.label_counts,
+        workers, facts, is_refit=bool(refit_epochs),
     )  # fmt: skip
 
 
@@ -257,7 +271,7 @@ def open_folder(
     if not find_versions(paths.last):  # it was stopped before its first checkpoint: begins again
         complete_run(paths, shard_set.labels, vocabulary)
         return paths
-    vars(state).update(restore_last(paths, variables, origin))
+    vars(state).update(restore_last(paths, paths.last, variables, origin))
     if state.best_epoch:
         load_best(paths.best)  # the end wants it: a damaged one is told now, not then
     complete_run(paths, shard_set.labels, vocabulary)

@@ -37,6 +37,8 @@ class Calibration:
     """float[C], of model.longtail: added to the logits before all else; none: nothing is."""
     has_linear: bool = False
     """Whether it is of the network and model.linear's classifier together."""
+    has_refit: bool = False
+    """Whether the network that answers was trained anew with the validation documents, too."""
 
     def scope(self, energy: np.ndarray) -> np.ndarray:
         """float[B] → float32[B]: the share of validation documents of no higher energy."""
@@ -173,6 +175,7 @@ def read_calibration(path: Path) -> Calibration:
             energies=_numbers(values, "energies"),
             logit_shift=_numbers(values, "logit_shift"),
             has_linear=bool(values.get("has_linear")),
+            has_refit=bool(values.get("has_refit")),
         )
         if not 1e-3 < calibration.temperature < 1e3:
             raise ValueError(f"temperature {calibration.temperature}")

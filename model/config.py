@@ -89,8 +89,11 @@ class TrainConfig:
     linear: Literal["auto", "none"] = "auto"
     """auto: after training, a linear classifier of words, pairs and pieces of words (an
     L2-regularised linear SVM) is trained, too; its decision values add to the logits by a weight
-    that the validation part chooses; up to 200,000 documents, those of the validation part, once
-    scored, train it as well; none."""
+    that the validation part chooses; none."""
+    refit: Literal["auto", "none"] = "auto"
+    """auto: of up to 400,000 documents, all train in the end: when the validation part has chosen,
+    scored and calibrated, what answers is trained anew with it, too, as many epochs as were best;
+    none."""
     label_smoothing: float | None = None
     """Share of the target spread evenly over all classes (default: .1 where classes are of one
     size, less the more they differ: to a rare class it would give more than its share)."""

@@ -18,7 +18,6 @@ from model.classifier import Classifier
 from model.events import read_events
 from model.examination import Examination, adjust_long_tail, check_test, examine
 from model.export import export_run
-from model.linear_stage import LinearStage
 from model.longtail import find_shift
 from model.lstm import count_blocks
 from model.opened import Run, keep_answers
@@ -73,7 +72,7 @@ def finish_run(
     shard_set: ShardSet,
     config: PipelineConfig,
     predict_valid: Callable[[], Predictions] | None,
-    linear: LinearStage,
+    take_over: Callable[[Run | None], tuple[Run | None, dict[str, Any]]],
     facts: dict[str, Any],
 ) -> None:
     """Writes report.html, export/ and what the run answers with, and summary.json last; tells where
@@ -86,7 +85,8 @@ def finish_run(
       run: as it is to be scored; None of a worker that only takes part in the predictions.
       classifier: the same.
       predict_valid: None: of a classifier that has changed since, or without a validation part.
-      linear: trains on the validation documents, too, when they have been scored.
+      take_over: puts what has learned from the validation documents, too, into the classifier, and
+        gives the run with it and facts, when they have been scored.
       facts: what the training knows for the summary: times, route, devices.
     """
     counts = shard_set.label_counts
@@ -108,8 +108,8 @@ def finish_run(
             run = dataclasses.replace(run, calibration=examined.calibration)
             summary |= examined.summary()
             print(_describe_calibration(examined), flush=True)
-        run, refitted = linear.refit(run)
-        summary |= refitted
+        run, taken_over = take_over(run)
+        summary |= taken_over
         if shard_set.num_docs("test"):
             predict_test = build_predict_part(classifier, encoder, shard_set, "test", config)
             summary["test"] = score(predict_test(), counts).summary()

@@ -32,13 +32,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_len": 40, "unknown": "drop", "truncate": "left",
         "batch_size": 128, "epochs": 20, "patience": 0, "learning_rate": 1e-3, "warmup": 0.0,
         "decay": "none", "clip_norm": None, "class_weights": "seed", "normalize_weights": False,
-        "label_smoothing": 0.0, "long_tail": "none", "linear": "none",
+        "label_smoothing": 0.0, "long_tail": "none", "linear": "none", "refit": "none",
     },
 }  # fmt: skip
 
 MAY_DIFFER = {
     "resume", "config", "out", "gpus", "cpu_replicas", "steps_per_call", "save_minutes", "id_cache",
     "keep", "doctor", "deterministic", "skip_nonfinite", "wait_minutes", "tune", "linear",
+    "refit",
 }  # fmt: skip
 """Flags that a resumed run may have otherwise: they change what is computed by rounding at most, or
 nothing before the training's end."""

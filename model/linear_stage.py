@@ -30,7 +30,6 @@ from tfdata.window import Window, WindowSource
 
 T = TypeVar("T")
 
-_MOST_REFIT_DOCS = 200_000
 _MOST_TOKENS_WITH_PIECES = 1 << 20
 """Pieces help where there are few words to learn from; where there are many, they take long."""
 
@@ -44,9 +43,12 @@ class LinearStage:
 
     def __init__(
         self, classifier: Classifier, workers: Workers, shard_set: ShardSet,
-        config: PipelineConfig, seed: int,
+        config: PipelineConfig, seed: int, *, may_refit: bool,
     ):  # fmt: skip
-        self._classifier, self._workers = classifier, workers
+        """Args:
+        may_refit: with the validation documents.
+        """
+        self._classifier, self._workers, self._may_refit = classifier, workers, may_refit
         self._shard_set, self._config, self._seed = shard_set, config, seed
         self._weight, self._is_attached = 0.0, False
 
@@ -99,9 +101,9 @@ class LinearStage:
         return run, facts
 
     def _wants_refit(self) -> bool:
-        """Whether a part of the documents more is worth the time, and has room."""
+        """Whether a part of the documents more may be learned from, and has room."""
         num_docs = self._shard_set.num_docs("train") + self._shard_set.num_docs("valid")
-        return num_docs <= min(_MOST_REFIT_DOCS, most_docs(len(self._shard_set.labels)))
+        return self._may_refit and num_docs <= most_docs(len(self._shard_set.labels))
 
     def _add(
         self, run: Run, is_stopped: threading.Event

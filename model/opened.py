@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from model.calibration import Calibration, read_calibration, write_calibration
-from model.checkpoint import load_best, restore
+from model.checkpoint import load_best, load_checkpoint, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
 from model.linear import LinearPath, LinearWeights, read_linear, write_linear
@@ -45,6 +46,9 @@ class Run:
     calibration: Calibration
     linear: LinearWeights | None
     """What its decision values add to the logits; None: nothing."""
+    refit: Mapping[str, np.ndarray] | None = None
+    """Weights by name, of the network trained anew with the validation documents; None: those of
+    the best epoch answer."""
 
     @property
     def max_len(self) -> int:
@@ -55,7 +59,7 @@ class Run:
         return Encoder(self.tokenizer, self.vocabulary, self.max_len)
 
     def build_classifier(self, route: str, precision: str = "float32") -> Classifier:
-        """The network with the best weights, which learns no more."""
+        """The network that answers, which learns no more."""
         classifier = Classifier(
             self.model,
             vocab_size=len(self.vocabulary),
@@ -65,8 +69,11 @@ class Run:
             precision=precision,
             parts=describe_words(self.vocabulary, self.tokenizer, self.model),
         )
-        arrays, _ = load_best(self.paths.best)
-        restore(classifier.weights_by_name, arrays, self.paths.best)
+        if self.refit is None:
+            arrays, _ = load_best(self.paths.best)
+            restore(classifier.weights_by_name, arrays, self.paths.best)
+        else:
+            restore(classifier.weights_by_name, self.refit, self.paths.final)
         if shift := self.calibration.logit_shift:
             if len(shift) != len(self.labels):
                 raise UserError(
@@ -124,7 +131,10 @@ def open_run(folder: Path, is_finished: bool = True) -> Run:
             f"{paths.linear}: is missing; restore it, or make it again: python train.py --resume "
             f"{printable(str(folder))}"
         )
-    return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear)
+    refit = None
+    if calibration.has_refit:
+        refit, _ = load_checkpoint(paths.final)
+    return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear, refit)
 
 
 def open_to_ask(folder: Path) -> Run:
@@ -144,16 +154,20 @@ def open_to_ask(folder: Path) -> Run:
 
 
 def keep_answers(run: Run) -> None:
-    """Writes its calibration and its linear classifier.
+    """Writes its calibration and its linear classifier; the network of a refit is there already.
 
     Whenever this ends, `open_run` finds a classifier where the calibration asks for one.
     """
-    calibration = dataclasses.replace(run.calibration, has_linear=run.linear is not None)
+    calibration = dataclasses.replace(
+        run.calibration, has_linear=run.linear is not None, has_refit=run.refit is not None
+    )
     if run.linear is not None:
         write_linear(run.paths.linear, run.linear)
     write_calibration(run.paths.calibration, calibration)
     if run.linear is None:
         run.paths.linear.unlink(missing_ok=True)
+    if run.refit is None:
+        run.paths.final.unlink(missing_ok=True)
 
 
 def _pick(config_type: type, settings: Mapping[str, Any]):

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 import yaml
 
-from model.checkpoint import load_newest, restore
+from model.checkpoint import find_versions, load_newest, restore
 from model.events import read_events
 from model.origin import compare
 from shortline import UserError, printable, write_whole
@@ -71,6 +71,16 @@ class RunPaths:
     @property
     def best(self) -> Path:
         return self.folder / "checkpoints" / "best.npz"
+
+    @property
+    def refit(self) -> Path:
+        """As `last`, of the training anew with the validation documents."""
+        return self.folder / "checkpoints" / "refit.npz"
+
+    @property
+    def final(self) -> Path:
+        """What came of that."""
+        return self.folder / "checkpoints" / "final.npz"
 
     @property
     def export(self) -> Path:
@@ -200,18 +210,24 @@ def discard_run(paths: RunPaths) -> None:
     sweep([*made, *paths.find_leftovers()])
 
 
+def drop_refit(paths: RunPaths) -> None:
+    """Deletes the checkpoints of a training anew."""
+    sweep(find_versions(paths.refit))
+
+
 def restore_last(
-    paths: RunPaths, variables: Mapping[str, tf.Variable], origin: Mapping[str, Any]
+    paths: RunPaths, last: Path, variables: Mapping[str, tf.Variable], origin: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Sets the variables to the run's newest whole checkpoint; returns the state saved with it.
 
     Args:
+      last: `paths.last` or `paths.refit`.
       origin: of model.origin, what the run is to go on with.
 
     Raises:
       UserError: all checkpoints are damaged, or of other data, settings or another network.
     """
-    arrays, state = load_newest(paths.last)
+    arrays, state = load_newest(last)
     data = {"fingerprint": state.pop("fingerprint", None)}  # all that older checkpoints tell
     then = state.pop("origin", {"data": data, "settings": {}, "machine": {}})
     compare(paths.folder, then, origin)
@@ -221,7 +237,7 @@ def restore_last(
     for name, variable in variables.items():
         if name.startswith(_STEPS_OF_ROWS):  # as new, it says that no row has steps to make up for
             arrays.setdefault(name, variable.numpy())
-    restore(variables, arrays, paths.last)
+    restore(variables, arrays, last)
     if "best_macro_f1" in state:  # of when macro-F1 alone chose the best epoch
         state["best_score"] = _find_score(paths, state["best_epoch"], state.pop("best_macro_f1"))
     return state

@@ -8,7 +8,7 @@ import numpy as np
 
 SMALL = [
     "--embedding-dim=8", "--hidden=8", "--batch-size=64", "--epochs=2", "--steps-per-call=5",
-    "--learning-rate=0.02", "--linear=none",
+    "--learning-rate=0.02", "--linear=none", "--refit=none",
 ]  # fmt: skip
 
 

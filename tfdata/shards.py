@@ -6,7 +6,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ class ShardSet:
 
     def num_docs(self, part: str) -> int:
         return sum(shard.num_docs for shard in self.parts[part])
+
+    def join_valid(self) -> ShardSet:
+        """The same, but the training part has the validation documents, too, after its own.
+
+        Counts, labels and vocabulary are as they were: a label may be one that training lacks.
+        """
+        parts = {**self.parts, "train": self.parts["train"] + self.parts["valid"], "valid": ()}
+        return replace(self, parts=parts, fingerprint=f"{self.fingerprint}+valid")
 
 
 def is_shard_set(folder: Path) -> bool:

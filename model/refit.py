@@ -1,0 +1,91 @@
+"""The training anew with the validation documents, too, when they have said what they can say.
+
+They choose the epoch, score, calibrate and mix what was trained without them; then they are worth
+more as documents to learn from, most of all to classes that have but a few. So the network is
+trained once more on both parts, from the start and by the same schedule, as many epochs as were
+best (Goodfellow et al. 2016, "Deep Learning", algorithm 7.2), and the linear classifier, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from model.checkpoint import CheckpointWriter, DamagedCheckpoint, load_checkpoint, restore
+from model.classifier import Classifier
+from model.linear_stage import LinearStage
+from model.opened import Run
+from model.run import RunPaths, drop_refit
+from model.state import State
+from model.workers import Workers
+from shortline import printable
+from tfdata.shards import ShardSet
+
+MOST_DOCS = 400_000
+"""Of both parts: of more, a tenth is not worth the time of another training."""
+_LEAST_SHARE = 1 / 50  # of the training documents
+
+Final = tuple[dict[str, np.ndarray], dict[str, Any]]
+"""Weights by name, and the fields of the State that they were reached in."""
+
+
+def wants_refit(choice: str, shard_set: ShardSet) -> bool:
+    """Whether the validation documents are to train, too, in the end.
+
+    Args:
+      choice: of `--refit`.
+    """
+    num_train, num_valid = (shard_set.num_docs(part) for part in ("train", "valid"))
+    is_worth_it = num_train + num_valid <= MOST_DOCS and num_valid >= _LEAST_SHARE * num_train
+    return choice == "auto" and is_worth_it
+
+
+def keep_final(
+    paths: RunPaths, classifier: Classifier, state: State, origin: dict[str, Any]
+) -> None:  # fmt: skip
+    """Writes what the training anew has come to; its other checkpoints are of no more use."""
+    with CheckpointWriter() as writer:
+        saved = {**dataclasses.asdict(state), "origin": origin}
+        writer.save((paths.final,), classifier.weights_by_name, saved)
+    drop_refit(paths)
+
+
+def read_final(paths: RunPaths) -> Final | None:
+    """What `keep_final` wrote; None where it is not there, or is damaged, which is said."""
+    if not paths.final.exists():
+        return None
+    try:
+        return load_checkpoint(paths.final)
+    except DamagedCheckpoint as error:
+        print(f"note: {printable(str(error))}: it is made again")
+        return None
+
+
+def take_over(
+    run: Run | None, classifier: Classifier, workers: Workers, final: Final | None,
+    linear: LinearStage,
+) -> tuple[Run | None, dict[str, Any]]:  # fmt: skip
+    """What has learned from the validation documents, too, in place of what they have scored.
+
+    All workers call it. The chief's run with it, and facts for the summary; the classifier has it
+    then.
+
+    Args:
+      final: of the chief; None where there is none, and of others.
+    """
+    weights, facts = classifier.weights_by_name, {}
+    if run is not None and final is not None:
+        arrays, state = final
+        restore(weights, arrays, run.paths.final)
+        if shift := run.calibration.logit_shift:
+            classifier.dense.bias.value.assign_add(shift)
+        run = dataclasses.replace(run, refit=arrays)
+        facts["refit"] = {
+            "epochs": state["epoch"], "seconds": round(sum(state["epoch_seconds"]), 3)
+        }  # fmt: skip
+        print("the network of both parts takes over; the scores above are of before", flush=True)
+    workers.set_as_chief(weights)
+    run, refitted = linear.refit(run)
+    return run, facts | refitted
