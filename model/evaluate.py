@@ -2,10 +2,10 @@
 
 Raw files are read as training reads them; of a shard set, one part is scored. The last line of
 stdout is JSON. Scores are those of the network in float32, whatever precision trained it, and of
-its linear classifier, which, unless there were many, has learned from the run's validation
-documents: what is new to it is a test part. `loss` is the cross-entropy before the temperature, as
-in the summary.json of the run; `calibrated_loss`, `ece` and all that goes by probabilities are of
-the probabilities that model.predict gives.
+its linear classifier. Unless there were many, both have learned from the run's validation
+documents, too: what is new to them is a test part. `loss` is the cross-entropy before the
+temperature, as in the summary.json of the run; `calibrated_loss`, `ece` and all that goes by
+probabilities are of the probabilities that model.predict gives.
 Legend: D documents, C classes that the run knows.
 """
 
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = score(predictions, np.arange(len(run.labels), 0, -1))
     confusions = worst_confusions(predictions, len(run.labels))
     print(describe_scores(scores, confusions, ids.names))
-    if part in ("train", "valid") and run.linear is not None:
+    if part in ("train", "valid") and (run.linear is not None or run.refit is not None):
         print(
             f"  a run that was trained with this shard set may have learned from its {part} part: "
             "only a test part tells about new texts"

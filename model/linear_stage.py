@@ -93,8 +93,8 @@ class LinearStage:
                 run = dataclasses.replace(run, linear=_as_kept(linear.scaled(self._weight)))
                 seconds = time.perf_counter() - started
                 print(
-                    f"linear classifier, {seconds:.1f} s: fitted again, to the validation "
-                    "documents too; the scores above are of before", flush=True,
+                    f"linear classifier, {seconds:.1f} s: fitted anew, to the validation "
+                    "documents, too; the scores above are of before", flush=True,
                 )  # fmt: skip
                 facts = {"linear_refit": {"seconds": round(seconds, 3)}}
         self.attach(run)

@@ -40,11 +40,11 @@ def note_scores(
             "The validation documents also chose the best epoch, so these scores flatter a little; "
             "those of a test part (--test 0.1) would not."
         )
-    if "linear_refit" in summary:
+    if "refit" in summary or "linear_refit" in summary:
         notes.append(
-            "Scores, probabilities and words of validation documents are those of a linear "
-            "classifier that had not learned from them. The one that is kept learned from them "
-            "afterwards; a test part is scored with that one."
+            "Scores, probabilities and words of validation documents are those of a classifier "
+            "that had not learned from them. The one that is kept was trained anew, with them, "
+            "too (--refit none: without); a test part is scored with that one."
         )
     if scores.num_unseen:
         notes.append(

@@ -133,7 +133,11 @@ def open_run(folder: Path, is_finished: bool = True) -> Run:
         )
     refit = None
     if calibration.has_refit:
-        refit, _ = load_checkpoint(paths.final)
+        try:
+            refit, _ = load_checkpoint(paths.final)
+        except UserError as error:
+            again = f"python train.py --resume {printable(str(folder))}"
+            raise UserError(f"{error}; to make it again: {again}") from None
     return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear, refit)
 
 

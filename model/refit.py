@@ -85,7 +85,10 @@ def take_over(
         facts["refit"] = {
             "epochs": state["epoch"], "seconds": round(sum(state["epoch_seconds"]), 3)
         }  # fmt: skip
-        print("the network of both parts takes over; the scores above are of before", flush=True)
+        print(
+            "the network that was trained anew takes over; the scores above are of before",
+            flush=True,
+        )
     workers.set_as_chief(weights)
     run, refitted = linear.refit(run)
     return run, facts | refitted

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 import train
-from model import evaluate, linear_stage, predict
+from model import evaluate, linear_stage, predict, refit
 from model.calibration import Calibration, calibrate, quantiles, read_calibration
 from model.checkpoint import load_checkpoint
 from model.examination import ask, check_test
@@ -69,7 +69,7 @@ def test_what_is_scored_on_test_documents_is_what_answers(run, tested_shards):
 def make_stage(shards: Any, config: PipelineConfig | None = None) -> LinearStage:
     """One that is not attached to a classifier."""
     nothing: Any = None
-    return LinearStage(nothing, nothing, shards, config or PipelineConfig(), 0)
+    return LinearStage(nothing, nothing, shards, config or PipelineConfig(), 0, may_refit=True)
 
 
 def fit(opened: Run, shards: ShardSet, parts: tuple[str, ...]) -> LinearWeights:
@@ -113,7 +113,7 @@ def test_validation_documents_are_scored_before_they_are_learned_from(run, teste
 def test_many_documents_are_fitted_to_once(run, tested_shards, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    monkeypatch.setattr(linear_stage, "_MOST_REFIT_DOCS", 100)
+    monkeypatch.setattr(refit, "MOST_DOCS", 100)
     assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
     assert "linear_refit" not in read_summary(copy)
     assert read_summary(copy)["accuracy"] == pytest.approx(

@@ -150,6 +150,7 @@ PHASES: dict[str, tuple[Callable[[Job, str], bool], float]] = {
     "checkpointing": (_writes_checkpoint, 0.0),
     "evaluating": (_evaluates, 0.02),
     "adjusting": (_has_line("epoch 3/3  "), 1.0),
+    "training anew": (_has_line("training anew"), 3.0),
     "fitting again": (_has_line("calibration error"), 1.0),
     "exporting": (_has_line("writing the report and the export"), 2.0),
 }
@@ -208,8 +209,9 @@ def torture(job: Job, whole: Path, replicas: int, num_kills: int, seed: str) -> 
         outcome.problem = end
         return outcome
     outcome.same_weights = same_weights(job.out, whole) and all(
-        np.array_equal(value, arrays_of(whole, "best")[name])
-        for name, value in arrays_of(job.out, "best").items()
+        np.array_equal(value, arrays_of(whole, which)[name])
+        for which in ("best", "final")
+        for name, value in arrays_of(job.out, which).items()
     )
     outcome.same_predictions = np.array_equal(predict(job.out), predict(whole))
     outcome.same_scores = read_scores(job.out) == read_scores(whole)

@@ -1,0 +1,244 @@
+"""The training anew with the validation documents: they have their say before they train."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+import train
+from model import predict
+from model.checkpoint import load_checkpoint
+from model.events import read_events
+from model.examination import ask
+from model.infer import build_infer
+from model.longtail import Adjustment
+from model.opened import open_run
+from model.refit import MOST_DOCS, wants_refit
+from shortline import EXIT_STOPPED, UserError
+from tests.runs import SMALL, arrays_of, same_weights
+from tfdata.config import IngestConfig, TokenizerConfig
+from tfdata.ingest import ingest
+from tfdata.shards import ShardSet, read_batches
+from tfdata.synthetic import write_corpus
+
+WORDS = [*SMALL, "--refit=auto", "--long-tail=none", "--gpus=none"]
+
+
+def train_on(shards: ShardSet, out: Path, *words: str) -> int:
+    return train.main([*WORDS, "--data", str(shards.folder), "--out", str(out), *words])
+
+
+@pytest.fixture(scope="module")
+def run(tested_shards, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("refit") / "run"
+    assert train_on(tested_shards, out) == 0
+    return out
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    shutil.copytree(run, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def read_summary(out: Path) -> dict:
+    return json.loads((out / "summary.json").read_text())
+
+
+def score(run: Path, shards: ShardSet, part: str, is_finished: bool = True) -> float:
+    opened = open_run(run, is_finished)
+    logits, labels = ask(build_infer(opened, has_gpu=False), opened, shards, part)
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def same_final(a: Path, b: Path) -> bool:
+    ours, theirs = arrays_of(a, "final"), arrays_of(b, "final")
+    return ours.keys() == theirs.keys() and all(
+        np.array_equal(ours[name], theirs[name]) for name in ours
+    )
+
+
+def test_all_documents_train_as_many_epochs_as_were_best(run, tested_shards):
+    _, state = load_checkpoint(run / "checkpoints" / "final.npz")
+    num_docs = tested_shards.num_docs("train") + tested_shards.num_docs("valid")
+    summary = read_summary(run)
+    assert state["is_done"]
+    assert state["epoch"] == summary["best_epoch"] == summary["refit"]["epochs"]
+    assert state["step"] == state["epoch"] * -(-num_docs // 64)
+    assert not [*run.glob("checkpoints/refit*")]
+
+
+def test_joined_parts_hold_every_document_once(tested_shards):
+    joined = tested_shards.join_valid()
+    texts = [
+        text
+        for part in ("train", "valid")
+        for batch, _ in read_batches(tested_shards, part)
+        for text in batch.to_pylist()
+    ]
+    found = [text for batch, _ in read_batches(joined, "train") for text in batch.to_pylist()]
+    assert found == texts
+    assert joined.num_docs("valid") == 0
+    assert joined.num_docs("test") == tested_shards.num_docs("test")
+    assert joined.fingerprint != tested_shards.fingerprint
+
+
+def test_what_only_validation_documents_tell_is_learned_after_they_have_scored(tmp_path):
+    """In training, chance labels a text; in validation, its first word does."""
+    rng = np.random.default_rng(0)
+    for part, told in (("train", False), ("valid", True)):
+        rows = []
+        for number in range(800):
+            first, noise = number % 2, " ".join(f"word{n}" for n in rng.integers(50, size=5))
+            label = first if told else rng.integers(2)
+            rows.append({"text": f"{('zeta', 'eta')[first]} {noise}", "label": f"c{label}"})
+        lines = [json.dumps(row) for row in rows]
+        (tmp_path / f"{part}.jsonl").write_text("\n".join(lines))
+    config = IngestConfig(valid=str(tmp_path / "valid.jsonl"))
+    shards = ingest([tmp_path / "train.jsonl"], tmp_path / "shards", config, TokenizerConfig())
+    out = tmp_path / "run"
+    assert train_on(shards, out, "--no-doctor", "--word-dropout=0") == 0
+    accuracy = read_summary(out)["accuracy"]
+    assert accuracy == pytest.approx(score(out, shards, "valid", is_finished=False), abs=1e-6)
+    assert accuracy < 0.8
+    assert score(out, shards, "valid") > 0.9
+    assert "had not learned from them" in (out / "report.html").read_text()
+
+
+def test_test_documents_are_scored_with_what_answers(run, tested_shards, tmp_path, copy):
+    found = score(run, tested_shards, "test")
+    assert read_summary(run)["test"]["accuracy"] == pytest.approx(found, abs=1e-6)
+    serve = tf.saved_model.load(str(run / "export")).signatures["serving_default"]
+    texts, labels = next(iter(read_batches(tested_shards, "test", batch_docs=600)))
+    exported = serve(text=tf.constant(texts.to_pylist()))["probabilities"].numpy().argmax(axis=1)
+    assert (exported == labels).mean() == pytest.approx(found, abs=1e-6)
+    (copy / "checkpoints" / "best.npz").unlink()  # which the best epoch's answers would take
+    (copy / "checkpoints" / "best-copy.npz").unlink()
+    (tmp_path / "new.csv").write_text("text\nsome words\n")
+    assert predict.main([str(copy), str(tmp_path / "new.csv"), "--gpus", "none"]) == 0
+
+
+def test_the_long_tail_is_adjusted_in_it_too(tested_shards, tmp_path, monkeypatch):
+    power = Adjustment(power=0.5, before=(0.0, 0.0), after=(0.0, 0.0))
+    monkeypatch.setattr("model.examination.choose_power", lambda *args: power)
+    out = tmp_path / "run"
+    assert train_on(tested_shards, out, "--long-tail=auto") == 0
+    assert open_run(out).calibration.logit_shift
+    found = score(out, tested_shards, "test")
+    assert read_summary(out)["test"]["accuracy"] == pytest.approx(found, abs=1e-6)
+
+
+def test_a_stopped_one_goes_on_bitwise(run, tested_shards, tmp_path, monkeypatch):
+    """In the middle of its second epoch."""
+    out, is_to_stop = tmp_path / "run", train.is_to_stop
+
+    def stop(trainer, state, signals):
+        is_there = trainer.is_refit and state.epoch == 1 and state.batch
+        return is_there or is_to_stop(trainer, state, signals)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "is_to_stop", stop)
+        assert train_on(tested_shards, out) == EXIT_STOPPED
+    assert (out / "checkpoints" / "refit.npz").exists()
+    assert not (out / "summary.json").exists()
+    _, state = load_checkpoint(out / "checkpoints" / "refit.npz")
+    assert not state["is_done"]
+    assert state["step"] > 0
+    assert train.main(["--resume", str(out), "--gpus", "none"]) == 0
+    assert same_weights(out, run)
+    assert same_final(out, run)
+    assert not [*out.glob("checkpoints/refit*")]
+    for name in ("accuracy", "loss", "test"):
+        assert read_summary(out)[name] == read_summary(run)[name]
+
+
+def test_what_is_there_is_not_trained_again(run, copy, capsys):
+    (copy / "summary.json").unlink()
+    assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
+    assert "training anew" not in capsys.readouterr().out
+    assert same_final(copy, run)
+    assert read_summary(copy)["test"] == read_summary(run)["test"]
+    assert read_summary(copy)["refit"] == read_summary(run)["refit"]
+
+
+def test_a_damaged_one_is_named_and_made_again(run, copy, tmp_path, capsys):
+    final = copy / "checkpoints" / "final.npz"
+    final.write_bytes(final.read_bytes()[:-100])
+    (tmp_path / "new.csv").write_text("text\nsome words\n")
+    with pytest.raises(UserError, match=r"final\.npz: damaged.*--resume"):
+        predict.main([str(copy), str(tmp_path / "new.csv"), "--gpus", "none"])
+    assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
+    assert "final.npz: damaged" in capsys.readouterr().out
+    assert same_final(copy, run)
+
+
+def test_without(run, copy, tested_shards, monkeypatch):
+    """A finished run, too, can do without; best.npz answers, and its scores are of it."""
+    assert train.main(["--resume", str(copy), "--gpus", "none", "--refit", "none"]) == 0
+    summary = read_summary(copy)
+    assert "refit" not in summary
+    assert summary["accuracy"] == read_summary(run)["accuracy"]
+    assert summary["test"] != read_summary(run)["test"]
+    assert summary["test"]["accuracy"] == pytest.approx(
+        score(copy, tested_shards, "test"), abs=1e-6
+    )
+    assert not (copy / "checkpoints" / "final.npz").exists()
+    assert "had not learned from them" not in (copy / "report.html").read_text()
+
+
+def test_only_the_first_training_is_logged(run):
+    events = [event for event in read_events(run / "metrics.jsonl") if event["event"] == "epoch"]
+    assert [event["epoch"] for event in events] == [1, 2]
+    assert all("valid_accuracy" in event for event in events)
+
+
+@pytest.mark.parametrize("words", [["--cpu-replicas=2"], ["--residency=stream"]])
+def test_other_ways_of_training_come_to_the_same(run, tested_shards, tmp_path, words):
+    out = tmp_path / "run"
+    assert train_on(tested_shards, out, *words) == 0
+    if read_summary(out)["best_epoch"] == read_summary(run)["best_epoch"]:
+        ours, theirs = arrays_of(out, "final"), arrays_of(run, "final")
+        if words == ["--cpu-replicas=2"]:
+            for name in ours:
+                np.testing.assert_allclose(ours[name], theirs[name], atol=1e-3, err_msg=name)
+    found = score(out, tested_shards, "test")
+    assert read_summary(out)["test"]["accuracy"] == pytest.approx(found, abs=1e-6)
+    assert found == pytest.approx(read_summary(run)["test"]["accuracy"], abs=0.05)
+
+
+def test_labels_that_training_lacks_cost_nothing(tmp_path):
+    write_corpus(tmp_path / "corpus.parquet", 1_000, num_classes=4)
+    table = pq.read_table(tmp_path / "corpus.parquet").slice(0, 100)
+    table = table.set_column(
+        table.column_names.index("label"), "label", pa.array(["nobody knows"] * 50 + ["class"] * 50)
+    )
+    pq.write_table(table, tmp_path / "valid.parquet")
+    config = IngestConfig(valid=str(tmp_path / "valid.parquet"))
+    shards = ingest([tmp_path / "corpus.parquet"], tmp_path / "shards", config, TokenizerConfig())
+    out = tmp_path / "run"
+    assert train_on(shards, out) == 0
+    arrays = arrays_of(out, "final")
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    _, state = load_checkpoint(out / "checkpoints" / "final.npz")
+    assert state["num_skipped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("num_train", "num_valid", "wanted"),
+    [(900, 100, True), (MOST_DOCS - 100_000, 100_000, True), (MOST_DOCS - 99_999, 100_000, False),
+     (1000, 20, True), (1000, 19, False), (1000, 0, False)],
+)  # fmt: skip
+def test_where_it_is_worth_the_time(num_train, num_valid, wanted):
+    counts = {"train": num_train, "valid": num_valid}
+    shard_set: Any = SimpleNamespace(num_docs=counts.__getitem__)
+    assert wants_refit("auto", shard_set) == wanted
+    assert not wants_refit("none", shard_set)
