@@ -354,8 +354,8 @@ def train_again(
     if workers.gather_values(is_there)[0]:
         return True
     print(
-        f"training anew, with the {shard_set.num_docs('valid'):,} validation documents, too: as "
-        f"many epochs as were best, {num_epochs} (--refit none: without)"
+        f"training another network, with the {shard_set.num_docs('valid'):,} validation documents, "
+        f"too, for as many epochs as were best: {num_epochs} (--refit none: without)"
     )
     state, clock = State(), StartupClock(from_process=False)
     again = build_trainer(

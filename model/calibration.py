@@ -38,7 +38,7 @@ class Calibration:
     has_linear: bool = False
     """Whether it is of the network and model.linear's classifier together."""
     has_refit: bool = False
-    """Whether the network that answers was trained anew with the validation documents, too."""
+    """Whether another network, trained with the validation documents, too, answers along."""
 
     def scope(self, energy: np.ndarray) -> np.ndarray:
         """float[B] → float32[B]: the share of validation documents of no higher energy."""

@@ -7,6 +7,8 @@ C classes, F features.
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import tensorflow as tf
 
@@ -44,6 +46,10 @@ class Classifier(keras.layers.Layer):
         super().__init__(name="classifier", dtype=precision)
         self.config, self.route = config, route
         self.vocab_size, self.num_classes = vocab_size, num_classes
+        self._make_twin = partial(
+            Classifier, config, vocab_size=vocab_size, num_classes=num_classes,
+            unknown_id=unknown_id, route=route, precision=precision, seed=seed, parts=parts,
+        )  # fmt: skip
         self.words = Words(config, vocab_size, unknown_id, parts, seed)
         directions = ("forward", "backward") if config.bidirectional else ("forward",)
         self.lstms: list[list[keras.layers.LSTM]] = []
@@ -68,9 +74,17 @@ class Classifier(keras.layers.Layer):
         num_features += config.embedding_dim if config.bag else 0
         num_features += config.pairs_dim if config.pairs else 0
         self.dense.build((None, num_features))
+        self.twin: Classifier | None = None
+        """Of a network that learns no more: one of the same settings, whose logits and its own are
+        averaged."""
         self.linear: LinearPath | None = None
-        """What adds to the logits of a network that learns no more."""
+        """What adds to the logits then."""
         self.built = True
+
+    def add_twin(self) -> Classifier:
+        """Makes the twin, under the strategy scope the caller is in; its weights are new."""
+        self.twin = self._make_twin()
+        return self.twin
 
     @property
     def weights_by_name(self) -> dict[str, tf.Variable]:
@@ -106,7 +120,7 @@ class Classifier(keras.layers.Layer):
         if num_blocks == 1:
             noise = dropout_seed, first_row, num_tokens
             logits = self._logits(found, vectors, lengths, noise)
-            return self._add_linear(logits, token_ids, lengths)
+            return self._add_others(logits, token_ids, lengths, num_blocks)
         parts = []
         for block in range(num_blocks):
             rows = slice(num_docs * block // num_blocks, num_docs * (block + 1) // num_blocks)
@@ -116,12 +130,15 @@ class Classifier(keras.layers.Layer):
                 part = part._replace(pairs=found.pairs[rows, :width])
             noise = dropout_seed, first_row + rows.start, num_tokens
             parts.append(self._logits(part, vectors, lengths[rows], noise))
-        return self._add_linear(tf.concat(parts, axis=0), token_ids, lengths)
+        return self._add_others(tf.concat(parts, axis=0), token_ids, lengths, num_blocks)
 
-    def _add_linear(self, logits, token_ids, lengths) -> tf.Tensor:
-        if self.linear is None:
-            return logits
-        return logits + self.linear.values(token_ids, lengths)
+    def _add_others(self, logits, token_ids, lengths, num_blocks) -> tf.Tensor:
+        if self.twin is not None:
+            theirs = self.twin.call(token_ids, lengths, num_blocks=num_blocks)
+            logits = (logits + theirs) / 2.0
+        if self.linear is not None:
+            logits += self.linear.values(token_ids, lengths)
+        return logits
 
     def find(self, token_ids: tf.Tensor) -> Found:
         """int32[B, T] → the batch's tokens, and the rows of the tables that it reads."""

@@ -91,9 +91,9 @@ class TrainConfig:
     L2-regularised linear SVM) is trained, too; its decision values add to the logits by a weight
     that the validation part chooses; none."""
     refit: Literal["auto", "none"] = "auto"
-    """auto: of up to 400,000 documents, all train in the end: when the validation part has chosen,
-    scored and calibrated, what answers is trained anew with it, too, as many epochs as were best;
-    none."""
+    """auto: of up to 400,000 documents, all train in the end: another network, for as many epochs
+    as were best, and the linear classifier, on training and validation part together, when the
+    latter has chosen, scored and calibrated; the logits of both networks are averaged; none."""
     label_smoothing: float | None = None
     """Share of the target spread evenly over all classes (default: .1 where classes are of one
     size, less the more they differ: to a rare class it would give more than its share)."""

@@ -118,7 +118,8 @@ def _save(run: Run, folder: Path) -> None:
 
     module = tf.Module()
     # the weights alone: a Keras layer would bring its own, useless, functions along
-    module.weights = list(classifier.weights_by_name.values())
+    networks = [one for one in (classifier, classifier.twin) if one is not None]
+    module.weights = [weight for one in networks for weight in one.weights_by_name.values()]
     module.linear = classifier.linear
     module.encode = encode
     module.serve = serve

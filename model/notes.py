@@ -43,8 +43,8 @@ def note_scores(
     if "refit" in summary or "linear_refit" in summary:
         notes.append(
             "Scores, probabilities and words of validation documents are those of a classifier "
-            "that had not learned from them. The one that is kept was trained anew, with them, "
-            "too (--refit none: without); a test part is scored with that one."
+            "that had not learned from them. What was trained with them, too, afterwards (--refit "
+            "none: nothing) has a part in what is kept; a test part is scored with that."
         )
     if scores.num_unseen:
         notes.append(

@@ -47,8 +47,8 @@ class Run:
     linear: LinearWeights | None
     """What its decision values add to the logits; None: nothing."""
     refit: Mapping[str, np.ndarray] | None = None
-    """Weights by name, of the network trained anew with the validation documents; None: those of
-    the best epoch answer."""
+    """Weights by name, of a network that was trained with the validation documents, too: its logits
+    and those of the best epoch are averaged; None: there is none."""
 
     @property
     def max_len(self) -> int:
@@ -69,22 +69,29 @@ class Run:
             precision=precision,
             parts=describe_words(self.vocabulary, self.tokenizer, self.model),
         )
-        if self.refit is None:
-            arrays, _ = load_best(self.paths.best)
-            restore(classifier.weights_by_name, arrays, self.paths.best)
-        else:
-            restore(classifier.weights_by_name, self.refit, self.paths.final)
-        if shift := self.calibration.logit_shift:
-            if len(shift) != len(self.labels):
-                raise UserError(
-                    f"{self.paths.calibration}: damaged: {len(shift)} numbers in logit_shift, "
-                    f"{len(self.labels)} labels"
-                )
-            classifier.dense.bias.value.assign_add(shift)
+        arrays, _ = load_best(self.paths.best)
+        restore(classifier.weights_by_name, arrays, self.paths.best)
+        self.shift(classifier)
         classifier.words.fold()
+        if self.refit is not None:
+            twin = classifier.add_twin()
+            restore(twin.weights_by_name, self.refit, self.paths.final)
+            self.shift(twin)
+            twin.words.fold()
         if self.linear is not None:
             classifier.linear = LinearPath(self.linear)
         return classifier
+
+    def shift(self, classifier: Classifier) -> None:
+        """Has rare classes count as the calibration says (model.longtail)."""
+        shift = self.calibration.logit_shift
+        if shift and len(shift) != len(self.labels):
+            raise UserError(
+                f"{self.paths.calibration}: damaged: {len(shift)} numbers in logit_shift, "
+                f"{len(self.labels)} labels"
+            )
+        if shift:
+            classifier.dense.bias.value.assign_add(shift)
 
 
 def describe_words(

@@ -1,9 +1,10 @@
 """The training anew with the validation documents, too, when they have said what they can say.
 
 They choose the epoch, score, calibrate and mix what was trained without them; then they are worth
-more as documents to learn from, most of all to classes that have but a few. So the network is
-trained once more on both parts, from the start and by the same schedule, as many epochs as were
-best (Goodfellow et al. 2016, "Deep Learning", algorithm 7.2), and the linear classifier, too.
+more as documents to learn from, most of all to classes that have but a few. So another network is
+trained on both parts, from the start and by the same schedule, as many epochs as were best
+(Goodfellow et al. 2016, "Deep Learning", algorithm 7.2), and the linear classifier anew. The first
+network stays: the mean of two networks' logits is better than either.
 """
 
 from __future__ import annotations
@@ -67,28 +68,25 @@ def take_over(
     run: Run | None, classifier: Classifier, workers: Workers, final: Final | None,
     linear: LinearStage,
 ) -> tuple[Run | None, dict[str, Any]]:  # fmt: skip
-    """What has learned from the validation documents, too, in place of what they have scored.
+    """Adds what has learned from the validation documents, too, when they have been scored.
 
-    All workers call it. The chief's run with it, and facts for the summary; the classifier has it
-    then.
+    All workers call it, under the strategy's scope. The chief's run with it, and facts for the
+    summary; the classifier has it then.
 
     Args:
       final: of the chief; None where there is none, and of others.
     """
-    weights, facts = classifier.weights_by_name, {}
-    if run is not None and final is not None:
-        arrays, state = final
-        restore(weights, arrays, run.paths.final)
-        if shift := run.calibration.logit_shift:
-            classifier.dense.bias.value.assign_add(shift)
-        run = dataclasses.replace(run, refit=arrays)
-        facts["refit"] = {
-            "epochs": state["epoch"], "seconds": round(sum(state["epoch_seconds"]), 3)
-        }  # fmt: skip
-        print(
-            "the network that was trained anew takes over; the scores above are of before",
-            flush=True,
-        )
-    workers.set_as_chief(weights)
+    facts = {}
+    if workers.gather_values(final is not None)[0]:
+        twin = classifier.add_twin()
+        if run is not None and final is not None:
+            arrays, state = final
+            restore(twin.weights_by_name, arrays, run.paths.final)
+            run.shift(twin)
+            run = dataclasses.replace(run, refit=arrays)
+            seconds = round(sum(state["epoch_seconds"]), 3)
+            facts["refit"] = {"epochs": state["epoch"], "seconds": seconds}
+            print("the network that was trained anew answers along from now on", flush=True)
+        workers.set_as_chief(twin.weights_by_name)
     run, refitted = linear.refit(run)
     return run, facts | refitted

@@ -74,12 +74,12 @@ class RunPaths:
 
     @property
     def refit(self) -> Path:
-        """As `last`, of the training anew with the validation documents."""
+        """As `last`, of the network that is trained with the validation documents, too."""
         return self.folder / "checkpoints" / "refit.npz"
 
     @property
     def final(self) -> Path:
-        """What came of that."""
+        """Its weights in the end."""
         return self.folder / "checkpoints" / "final.npz"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -114,17 +115,34 @@ def test_what_only_validation_documents_tell_is_learned_after_they_have_scored(t
     assert "had not learned from them" in (out / "report.html").read_text()
 
 
-def test_test_documents_are_scored_with_what_answers(run, tested_shards, tmp_path, copy):
+def test_test_documents_are_scored_with_what_answers(run, tested_shards):
     found = score(run, tested_shards, "test")
     assert read_summary(run)["test"]["accuracy"] == pytest.approx(found, abs=1e-6)
     serve = tf.saved_model.load(str(run / "export")).signatures["serving_default"]
     texts, labels = next(iter(read_batches(tested_shards, "test", batch_docs=600)))
     exported = serve(text=tf.constant(texts.to_pylist()))["probabilities"].numpy().argmax(axis=1)
     assert (exported == labels).mean() == pytest.approx(found, abs=1e-6)
-    (copy / "checkpoints" / "best.npz").unlink()  # which the best epoch's answers would take
-    (copy / "checkpoints" / "best-copy.npz").unlink()
-    (tmp_path / "new.csv").write_text("text\nsome words\n")
-    assert predict.main([str(copy), str(tmp_path / "new.csv"), "--gpus", "none"]) == 0
+
+
+def test_logits_of_both_networks_are_averaged(run, tested_shards, tmp_path):
+    """Whatever the route, with blocks or without."""
+    opened = open_run(run)
+    alone = dataclasses.replace(opened, refit=None)
+    shutil.copytree(run, tmp_path / "other")
+    shutil.copy(run / "checkpoints" / "final.npz", tmp_path / "other" / "checkpoints" / "best.npz")
+    other = open_run(tmp_path / "other", is_finished=False)
+    both, one, two = (
+        ask(build_infer(each, has_gpu=False), each, tested_shards, "test")[0]
+        for each in (opened, alone, other)
+    )
+    assert np.abs(one - two).max() > 0.1
+    np.testing.assert_allclose(both, (one + two) / 2, atol=1e-5)
+    token_ids = tf.constant(np.random.default_rng(0).integers(1, 500, (7, 9)), tf.int32)
+    lengths = tf.constant([9, 9, 7, 6, 4, 2, 1])
+    expected = opened.build_classifier("keras").call(token_ids, lengths)
+    for num_blocks in (1, 3):
+        found = opened.build_classifier("block").call(token_ids, lengths, num_blocks=num_blocks)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_long_tail_is_adjusted_in_it_too(tested_shards, tmp_path, monkeypatch):
@@ -164,7 +182,7 @@ def test_a_stopped_one_goes_on_bitwise(run, tested_shards, tmp_path, monkeypatch
 def test_what_is_there_is_not_trained_again(run, copy, capsys):
     (copy / "summary.json").unlink()
     assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
-    assert "training anew" not in capsys.readouterr().out
+    assert "training another" not in capsys.readouterr().out
     assert same_final(copy, run)
     assert read_summary(copy)["test"] == read_summary(run)["test"]
     assert read_summary(copy)["refit"] == read_summary(run)["refit"]

@@ -150,7 +150,7 @@ PHASES: dict[str, tuple[Callable[[Job, str], bool], float]] = {
     "checkpointing": (_writes_checkpoint, 0.0),
     "evaluating": (_evaluates, 0.02),
     "adjusting": (_has_line("epoch 3/3  "), 1.0),
-    "training anew": (_has_line("training anew"), 3.0),
+    "training anew": (_has_line("training another network"), 3.0),
     "fitting again": (_has_line("calibration error"), 1.0),
     "exporting": (_has_line("writing the report and the export"), 2.0),
 }
