@@ -227,3 +227,19 @@ def test_texts_survive_the_way_from_arrow():
 def test_pad_puts_zeros_on_the_right():
     padded = pad(tf.constant([5, 6, 7]), tf.constant([1, 2]))
     assert padded.numpy().tolist() == [[5, 0], [6, 7]]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_no_op_is_for_a_gpu_to_run(config):
+    """A GPU has kernels that refuse, like that of a bincount of weights, or of any bincount where
+    it is to be deterministic: --preset seed ended so, on a GPU, after its training."""
+    encoder = _build_knowing(config)
+    builder = VocabularyBuilder(config)
+    for function in (encoder.in_graph, encoder._find_in_graph, builder._count):
+        graph = function.get_concrete_function().graph
+        found = [op for op in graph.get_operations() if op.type not in ("Placeholder", "NoOp")]
+        for inner in graph._functions.values():
+            if hasattr(inner, "graph"):
+                found += [op for op in inner.graph.get_operations() if op.type != "Placeholder"]
+        assert found
+        assert {op.type for op in found if "CPU" not in op.device} <= {"Const", "Identity"}

@@ -130,7 +130,8 @@ class Encoder(tf.Module):
 
     def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ids = self._find_ids(texts)
-        return self._pack(ids.flat_values, tf.cast(ids.row_lengths(), tf.int32))
+        with tf.device("CPU:0"):  # as in `_find_ids`
+            return self._pack(ids.flat_values, tf.cast(ids.row_lengths(), tf.int32))
 
     def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """What `__call__` makes of the texts (pa.string without nulls), in half the time or less.
@@ -173,25 +174,25 @@ class Encoder(tf.Module):
 
     def _find_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Of every token: tf.string[B] → ragged int32[B, None]."""
-        if self._config.tokenizer == "wordpiece":
-            return self._pieces.tokenize(fold(texts, self._config))
-        words = self._tokenize(texts)
-        ids = self._table.lookup(words.flat_values)
-        if self._config.stem_characters:
-            unknown = tf.where(tf.equal(ids, self._unknown_id))
-            lacking = tf.gather_nd(words.flat_values, unknown)
-            stems = find_stems_in_graph(lacking, self._config.stem_characters)
-            ids = tf.tensor_scatter_nd_update(ids, unknown, self._table.lookup(stems))
-        return words.with_flat_values(ids)
+        with tf.device("CPU:0"):  # where strings are: a GPU would get the numbers between them
+            if self._config.tokenizer == "wordpiece":
+                return self._pieces.tokenize(fold(texts, self._config))
+            words = self._tokenize(texts)
+            ids = self._table.lookup(words.flat_values)
+            if self._config.stem_characters:
+                unknown = tf.where(tf.equal(ids, self._unknown_id))
+                lacking = tf.gather_nd(words.flat_values, unknown)
+                stems = find_stems_in_graph(lacking, self._config.stem_characters)
+                ids = tf.tensor_scatter_nd_update(ids, unknown, self._table.lookup(stems))
+            return words.with_flat_values(ids)
 
     def _pack(self, ids: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Drops unknown words if asked, truncates, and gives an empty text its one [UNK]."""
         if self._config.unknown == "drop":
             known = tf.not_equal(ids, self._unknown_id)
-            rows = tf.repeat(tf.range(tf.size(lengths)), lengths)
-            lengths = tf.math.bincount(
-                rows, tf.cast(known, tf.int32), minlength=tf.size(lengths), dtype=tf.int32
-            )
+            num_known = tf.pad(tf.cumsum(tf.cast(known, tf.int32)), [[1, 0]])
+            ends = tf.cumsum(lengths)
+            lengths = tf.gather(num_known, ends) - tf.gather(num_known, ends - lengths)
             ids = tf.boolean_mask(ids, known)
         if tf.reduce_any(lengths > self.max_len):
             rows = tf.RaggedTensor.from_row_lengths(ids, lengths, validate=False)

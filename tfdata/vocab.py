@@ -103,9 +103,10 @@ class VocabularyBuilder:
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
         def count(texts):
-            words = tokenize(texts)
-            distinct, _, counts = tf.unique_with_counts(words.flat_values, tf.int64)
-            return distinct, counts, tf.math.bincount(tf.cast(words.row_lengths(), tf.int32))
+            with tf.device("CPU:0"):
+                words = tokenize(texts)
+                distinct, _, counts = tf.unique_with_counts(words.flat_values, tf.int64)
+                return distinct, counts, words.row_lengths()
 
         self._count = count
 
@@ -117,7 +118,7 @@ class VocabularyBuilder:
         """What `merge` takes of a batch: words by first sight, int64[n] of each; documents by
         number of tokens."""
         distinct, counts, lengths = self._count(texts_to_tensor(texts))
-        return distinct.numpy().tolist(), counts.numpy(), lengths.numpy()
+        return distinct.numpy().tolist(), counts.numpy(), np.bincount(lengths.numpy())
 
     def merge(self, words: list[bytes], counts: np.ndarray, lengths: np.ndarray) -> None:
         """Takes in the counts of one batch; batch after batch as they stand in the data."""
@@ -147,13 +148,10 @@ def count_lengths(
 ) -> np.ndarray:
     """int64[n], documents by number of tokens under a finished vocabulary."""
     encode = Encoder(config, Vocabulary.build(words, config), max_len=2**30)
-    count = tf.function(
-        lambda texts: tf.math.bincount(encode(texts)[1]),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-    )
     total = np.zeros(1, np.int64)
     for texts in batches:
-        total = add_counts(total, count(texts_to_tensor(texts)).numpy())
+        _, lengths = encode.in_graph(texts_to_tensor(texts))
+        total = add_counts(total, np.bincount(lengths.numpy()))
     return total
 
 
