@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answere
     from model.flags import Flags
     from model.lifeline import Lifeline
     from model.progress import TrainProgress
+    from model.refit import Final
     from model.step import ChunkMetrics
     from tfdata.shards import ShardSet
 
@@ -122,6 +123,7 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
     from model.build import build_trainer, settle_batch_size
     from model.checkpoint import find_versions
     from model.lifeline import is_lost
+    from model.refit import wants_refit
     from model.run import InTheWay, RunPaths, discard_run
 
     assert flags.out is not None
@@ -135,13 +137,14 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
             trainer = build_trainer(flags, shard_set, devices, state, clock)
             with contextlib.closing(trainer.feed):
                 run_epochs(trainer, state, devices, clock)
-            is_done = state.is_done
+            is_done, final = state.is_done, None
             if flags.scores_only and not is_done:
                 raise KeyboardInterrupt  # nothing was saved
             if is_done and not flags.scores_only:
-                is_done = train_again(trainer, state.best_epoch, shard_set, devices)
+                if wants_refit(flags.train.refit, shard_set):
+                    is_done, final = train_again(trainer, state.best_epoch, shard_set, devices)
                 if is_done:
-                    finish(trainer, state, shard_set)
+                    finish(trainer, state, shard_set, final)
             trainer.workers.wait()  # all is written
         if devices.lifeline is not None:
             devices.lifeline.part()
@@ -341,50 +344,59 @@ def save(trainer: Trainer, state: State, is_best: bool = False) -> None:
 
 def train_again(
     trainer: Trainer, num_epochs: int, shard_set: ShardSet, devices: Devices
-) -> bool:  # fmt: skip
-    """With the validation documents, too, where that is wanted (model.refit); False if it was
-    stopped before its end."""
-    from model.build import build_trainer
-    from model.refit import keep_final, read_final, wants_refit
+) -> tuple[bool, Final | None]:  # fmt: skip
+    """Another network, with the validation documents, too (model.refit).
 
-    workers, paths = trainer.workers, trainer.paths
-    if not wants_refit(trainer.flags.train.refit, shard_set):
-        return True
-    is_there = workers.is_chief and read_final(paths) is not None
-    if workers.gather_values(is_there)[0]:
-        return True
+    Whether it came to its end, and, for the chief, what came of it.
+    """
+    from model.build import build_trainer, collect_origin
+    from model.failures import tell_refit
+    from model.refit import keep_final, read_final
+
+    workers, paths, flags = trainer.workers, trainer.paths, trainer.flags
+    shard_set = shard_set.join_valid()
+    final = None
+    if workers.is_chief:
+        final = read_final(paths, num_epochs, collect_origin(flags, shard_set, devices))
+    if workers.gather_values(final is not None)[0]:
+        return True, final
     print(
-        f"training another network, with the {shard_set.num_docs('valid'):,} validation documents, "
-        f"too, for as many epochs as were best: {num_epochs} (--refit none: without)"
+        f"training another network, on the {shard_set.num_docs('train'):,} documents of training "
+        f"and validation part, as many epochs as were best: {num_epochs} (--refit none: without)"
     )
+    del trainer.feed, trainer.train_chunk, trainer.optimizer, trainer.variables  # their memory
     state, clock = State(), StartupClock(from_process=False)
-    again = build_trainer(
-        trainer.flags, shard_set.join_valid(), devices, state, clock, refit_epochs=num_epochs
-    )
-    with contextlib.closing(again.feed):
-        run_epochs(again, state, devices, clock)
+    with tell_refit(paths.folder):
+        again = build_trainer(flags, shard_set, devices, state, clock, refit_epochs=num_epochs)
+        with contextlib.closing(again.feed):
+            run_epochs(again, state, devices, clock)
     if state.is_done and workers.is_chief:
-        keep_final(paths, again.classifier, state, again.origin)
-    return state.is_done
+        final = keep_final(paths, again.classifier, state, again.origin)
+    return state.is_done, final
 
 
-def finish(trainer: Trainer, state: State, shard_set: ShardSet) -> None:
-    """Scores, report and export of the best weights, and the summary last: then all is there."""
+def finish(trainer: Trainer, state: State, shard_set: ShardSet, final: Final | None) -> None:
+    """Scores, report and export of the best weights, and the summary last: then all is there.
+
+    Args:
+      final: of `train_again`.
+    """
     from model.checkpoint import load_best, restore
     from model.finish import finish_run, rebalance
     from model.linear_stage import LinearStage
     from model.opened import open_run
-    from model.refit import read_final, take_over, wants_refit
+    from model.refit import take_over, wants_refit
+    from model.run import drop_refit
 
     classifier, workers, training = trainer.classifier, trainer.workers, trainer.flags.train
     weights, pipeline = classifier.weights_by_name, trainer.flags.pipeline
-    run, changes, final = None, {}, None
+    run, changes = None, {}
     may_refit = wants_refit(training.refit, shard_set)
     linear = LinearStage(
         classifier, workers, shard_set, pipeline, training.seed, may_refit=may_refit
     )
     if workers.is_chief:
-        final = read_final(trainer.paths) if may_refit else None
+        drop_refit(trainer.paths)
         arrays, _ = load_best(trainer.paths.best)
         restore(weights, arrays, trainer.paths.best)
         run = open_run(trainer.paths.folder, is_finished=False)

@@ -27,7 +27,7 @@ def agree(flags: Flags, shard_set: ShardSet, workers: Workers) -> Flags:
     mine = {
         "settings": {name: settings[name] for name in settings if name not in _MACHINES_OWN},
         "data": shard_set.fingerprint, "residency": flags.pipeline.residency,
-        "steps_per_call": flags.train.steps_per_call, "out": flags.out,
+        "steps_per_call": flags.train.steps_per_call, "refit": flags.train.refit, "out": flags.out,
     }  # fmt: skip
     chief, *others = workers.gather_values(mine)
     for index, worker in enumerate(others, 1):
@@ -46,5 +46,7 @@ def agree(flags: Flags, shard_set: ShardSet, workers: Workers) -> Flags:
     return dataclasses.replace(
         flags, out=chief["out"],
         pipeline=dataclasses.replace(flags.pipeline, residency=residency),
-        train=dataclasses.replace(flags.train, steps_per_call=chief["steps_per_call"]),
+        train=dataclasses.replace(
+            flags.train, steps_per_call=chief["steps_per_call"], refit=chief["refit"]
+        ),
     )  # fmt: skip

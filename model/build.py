@@ -15,7 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from model.batch_size import find_batch_size
-from model.checkpoint import CheckpointWriter, find_versions, load_best
+from model.checkpoint import (
+    CheckpointWriter,
+    DamagedCheckpoint,
+    find_versions,
+    load_best,
+    load_newest,
+    restore,
+)
 from model.classifier import Classifier
 from model.devices import Devices
 from model.finish import build_predict_part
@@ -26,8 +33,8 @@ from model.made_up import make_batch, repeat_batches
 from model.network import build_network, settle_precision, settle_route
 from model.opened import describe_words
 from model.optimizer import Adam, choose_lazy
-from model.origin import describe_origin
-from model.run import RunPaths, complete_run, create_run, restore_last
+from model.origin import describe_origin, is_same
+from model.run import RunPaths, complete_run, create_run, drop_refit, restore_last
 from model.startup import StartupClock, warm_up
 from model.state import State
 from model.step import ChunkMetrics, Predictions, build_train_chunk
@@ -173,8 +180,7 @@ def build_trainer(
     assert flags.out is not None  # `settle` filled it in
     paths = RunPaths(Path(flags.out))
     if workers.is_chief and refit_epochs:
-        if find_versions(paths.refit):
-            vars(state).update(restore_last(paths, paths.refit, variables, origin))
+        restore_refit(paths, variables, state, origin, refit_epochs)
     elif workers.is_chief:
         open_folder(flags, shard_set, data.vocabulary, variables, state, origin)
         hint_resume(devices, flags.out)
@@ -271,13 +277,35 @@ def open_folder(
     if not find_versions(paths.last):  # it was stopped before its first checkpoint: begins again
         complete_run(paths, shard_set.labels, vocabulary)
         return paths
-    vars(state).update(restore_last(paths, paths.last, variables, origin))
+    vars(state).update(restore_last(paths, variables, origin))
     if state.best_epoch:
         load_best(paths.best)  # the end wants it: a damaged one is told now, not then
     complete_run(paths, shard_set.labels, vocabulary)
     where = f"epoch {state.epoch + 1}, step {state.step}"
     print(f"going on from the last checkpoint: {'it had finished' if state.is_done else where}")
     return paths
+
+
+def restore_refit(
+    paths: RunPaths, variables: dict[str, tf.Variable], state: State, origin: dict[str, Any],
+    num_epochs: int,
+) -> None:  # fmt: skip
+    """Sets variables and state to where the other network's training was stopped, if it was."""
+    if not find_versions(paths.refit):
+        return
+    try:
+        arrays, saved = load_newest(paths.refit)
+    except DamagedCheckpoint as error:
+        print(f"note: {printable(str(error))}: this training begins again")
+        drop_refit(paths)
+        return
+    if saved["epoch"] > num_epochs or not is_same(saved.pop("origin"), origin):
+        print(f"note: {printable(str(paths.refit))}: is of another training, this one begins")
+        drop_refit(paths)
+        return
+    restore(variables, arrays, paths.refit)
+    vars(state).update(saved)
+    print(f"going on from its last checkpoint: epoch {state.epoch + 1}, step {state.step}")
 
 
 def hint_resume(devices: Devices, folder: str) -> None:

@@ -207,6 +207,21 @@ def _copy(source: Path, path: Path) -> None:
         shutil.copyfileobj(whole, file, 1 << 20)
 
 
+def write_copied(
+    path: Path, variables: Mapping[str, tf.Variable], state: Mapping[str, Any]
+) -> None:
+    """A checkpoint for `load_best`, and its copy, on disk when this returns.
+
+    Raises:
+      UserError: a variable is not finite; nothing is written.
+    """
+    values = {name: variable.read_value() for name, variable in variables.items()}
+    _save((path,), values, state["step"], json.dumps(state), 1)
+    with _naming(_copy_of(path)):
+        _copy(path, _copy_of(path))
+    sync_folder(path.parent)
+
+
 def _copy_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}-copy{path.suffix}")
 

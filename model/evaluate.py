@@ -12,6 +12,7 @@ Legend: D documents, C classes that the run knows.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"  a run that was trained with this shard set may have learned from its {part} part: "
             "only a test part tells about new texts"
         )
+    for path in find_learned(run, paths):
+        print(
+            f"  this run has learned from {printable(str(path))}, or from a part of it: only other "
+            "texts tell about new ones"
+        )
     num_dropped = counts.rows_read - counts.rows_kept
     if num_dropped:
         rows = "row was" if num_dropped == 1 else "rows were"
@@ -147,6 +153,16 @@ class LabelIds:
         """Their ids int32[n]."""
         ids = self._id_of
         return np.array([ids.setdefault(label, len(ids)) for label in labels], np.int32)
+
+
+def find_learned(run: Run, paths: Sequence[Path]) -> list[Path]:
+    """Those of the files that trained the run, or validated it and then trained it, too."""
+    names = run.settings.get("data") or ()
+    learned = {os.path.abspath(name) for name in names if isinstance(name, str)}
+    valid = run.settings.get("valid")
+    if isinstance(valid, str) and (run.linear is not None or run.refit is not None):
+        learned.add(os.path.abspath(valid))
+    return [path for path in paths if path.is_file() and os.path.abspath(path) in learned]
 
 
 def ingest_config(flags: EvaluateFlags, run: Run, path: Path) -> IngestConfig:

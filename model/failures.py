@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import tensorflow as tf
 
-from shortline import UserError
+from shortline import UserError, printable
+
+
+@contextlib.contextmanager
+def tell_refit(folder: Path) -> Iterator[None]:
+    """What fails within the block is said to be of the other network (model.refit)."""
+    hint = (
+        "that was the other network, the first is whole: to end the run with it alone: "
+        f"python train.py --resume {printable(str(folder))} --refit none"
+    )
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {hint}") from error
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        print(hint, file=sys.stderr)
+        raise
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from model.calibration import Calibration, read_calibration, write_calibration
-from model.checkpoint import load_best, load_checkpoint, restore
+from model.checkpoint import load_best, restore
 from model.classifier import Classifier
 from model.config import ModelConfig
 from model.linear import LinearPath, LinearWeights, read_linear, write_linear
@@ -141,7 +141,7 @@ def open_run(folder: Path, is_finished: bool = True) -> Run:
     refit = None
     if calibration.has_refit:
         try:
-            refit, _ = load_checkpoint(paths.final)
+            refit, _ = load_best(paths.final)
         except UserError as error:
             again = f"python train.py --resume {printable(str(folder))}"
             raise UserError(f"{error}; to make it again: {again}") from None
@@ -177,8 +177,6 @@ def keep_answers(run: Run) -> None:
     write_calibration(run.paths.calibration, calibration)
     if run.linear is None:
         run.paths.linear.unlink(missing_ok=True)
-    if run.refit is None:
-        run.paths.final.unlink(missing_ok=True)
 
 
 def _pick(config_type: type, settings: Mapping[str, Any]):

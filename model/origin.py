@@ -28,6 +28,12 @@ def describe_origin(
     return {"data": dict(data), "settings": dict(settings), "machine": machine}
 
 
+def is_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether both are of the same data and settings, on whatever machine."""
+    same_data = then["data"]["fingerprint"] == now["data"]["fingerprint"]
+    return same_data and not _differences(then["settings"], now["settings"])
+
+
 def compare(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Notes another machine, which rounds otherwise and keeps the documents and their order.
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from model.checkpoint import CheckpointWriter, DamagedCheckpoint, load_checkpoint, restore
+from model.checkpoint import DamagedCheckpoint, load_best, restore, write_copied
 from model.classifier import Classifier
 from model.linear_stage import LinearStage
 from model.opened import Run
-from model.run import RunPaths, drop_refit
+from model.origin import is_same
+from model.run import RunPaths
 from model.state import State
 from model.workers import Workers
 from shortline import printable
@@ -39,29 +40,37 @@ def wants_refit(choice: str, shard_set: ShardSet) -> bool:
       choice: of `--refit`.
     """
     num_train, num_valid = (shard_set.num_docs(part) for part in ("train", "valid"))
-    is_worth_it = num_train + num_valid <= MOST_DOCS and num_valid >= _LEAST_SHARE * num_train
-    return choice == "auto" and is_worth_it
+    is_worth_it = _LEAST_SHARE * num_train <= num_valid <= num_train
+    return choice == "auto" and is_worth_it and num_train + num_valid <= MOST_DOCS
 
 
 def keep_final(
     paths: RunPaths, classifier: Classifier, state: State, origin: dict[str, Any]
-) -> None:  # fmt: skip
-    """Writes what the training anew has come to; its other checkpoints are of no more use."""
-    with CheckpointWriter() as writer:
-        saved = {**dataclasses.asdict(state), "origin": origin}
-        writer.save((paths.final,), classifier.weights_by_name, saved)
-    drop_refit(paths)
+) -> Final:  # fmt: skip
+    """Writes what the other network's training has come to."""
+    saved = {**dataclasses.asdict(state), "origin": origin}
+    write_copied(paths.final, classifier.weights_by_name, saved)
+    return {name: weight.numpy() for name, weight in classifier.weights_by_name.items()}, saved
 
 
-def read_final(paths: RunPaths) -> Final | None:
-    """What `keep_final` wrote; None where it is not there, or is damaged, which is said."""
+def read_final(paths: RunPaths, num_epochs: int, origin: dict[str, Any]) -> Final | None:
+    """What `keep_final` wrote; None where it is not there, or of another training, or damaged,
+    which is said.
+
+    Args:
+      num_epochs, origin: that it is to have.
+    """
     if not paths.final.exists():
         return None
     try:
-        return load_checkpoint(paths.final)
+        arrays, state = load_best(paths.final)
     except DamagedCheckpoint as error:
         print(f"note: {printable(str(error))}: it is made again")
         return None
+    if state["epoch"] == num_epochs and is_same(state["origin"], origin):
+        return arrays, state
+    print(f"note: {printable(str(paths.final))}: is of another training: it is made again")
+    return None
 
 
 def take_over(

@@ -211,23 +211,23 @@ def discard_run(paths: RunPaths) -> None:
 
 
 def drop_refit(paths: RunPaths) -> None:
-    """Deletes the checkpoints of a training anew."""
-    sweep(find_versions(paths.refit))
+    """Deletes the checkpoints that `paths.final` was made from, or is not to be made from."""
+    damaged = paths.refit.with_name(f"{paths.refit.name}.damaged")
+    sweep([*find_versions(paths.refit), damaged])
 
 
 def restore_last(
-    paths: RunPaths, last: Path, variables: Mapping[str, tf.Variable], origin: Mapping[str, Any]
+    paths: RunPaths, variables: Mapping[str, tf.Variable], origin: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Sets the variables to the run's newest whole checkpoint; returns the state saved with it.
 
     Args:
-      last: `paths.last` or `paths.refit`.
       origin: of model.origin, what the run is to go on with.
 
     Raises:
       UserError: all checkpoints are damaged, or of other data, settings or another network.
     """
-    arrays, state = load_newest(last)
+    arrays, state = load_newest(paths.last)
     data = {"fingerprint": state.pop("fingerprint", None)}  # all that older checkpoints tell
     then = state.pop("origin", {"data": data, "settings": {}, "machine": {}})
     compare(paths.folder, then, origin)
@@ -237,7 +237,7 @@ def restore_last(
     for name, variable in variables.items():
         if name.startswith(_STEPS_OF_ROWS):  # as new, it says that no row has steps to make up for
             arrays.setdefault(name, variable.numpy())
-    restore(variables, arrays, last)
+    restore(variables, arrays, paths.last)
     if "best_macro_f1" in state:  # of when macro-F1 alone chose the best epoch
         state["best_score"] = _find_score(paths, state["best_epoch"], state.pop("best_macro_f1"))
     return state

@@ -34,8 +34,9 @@ from tfdata.lock import sweep
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-_END_FACTOR, _END_SECONDS = 1.15, 15.0
-"""What the last training takes more than its trial: evaluation of the report, and the export."""
+_END_FACTOR, _REFIT_FACTOR, _END_SECONDS = 1.15, 2.25, 15.0
+"""What the last training takes more than its trial: evaluation of the report, and the export; with
+--refit, another network. Not in it: the linear classifier."""
 _TENTHS = 10
 _MUTATED_FIRST = 10
 _MOST_FAILURES = 5  # in a row
@@ -111,6 +112,7 @@ class Search:
         assert flags.tune is not None
         self._folder, self._settings = folder, flat_values(flags) | {"tune": None, "resume": None}
         untuned = flat_values(read_flags(["--preset", flags.preset]))
+        self._end_factor = _REFIT_FACTOR if flags.train.refit == "auto" else _END_FACTOR
         self._fixed = {name for name, value in untuned.items() if self._settings[name] != value}
         if not (folder / "config.yaml").exists():
             with write_whole(folder / "config.yaml") as file:
@@ -199,11 +201,11 @@ class Search:
     def _is_over(self, seconds: float) -> bool:
         """Whether a trial that has run so long, or the best so far, could not be trained again."""
         needed = max(seconds, self._best_seconds())
-        return self._left() < _END_FACTOR * needed + _END_SECONDS
+        return self._left() < self._end_factor * needed + _END_SECONDS
 
     def _has_time(self, seconds: float) -> bool:
         """Whether to begin a trial that takes so long: half of it tells whether it is poor."""
-        needed = _END_FACTOR * self._best_seconds() + _END_SECONDS
+        needed = self._end_factor * self._best_seconds() + _END_SECONDS
         return self._left() - needed > seconds / 2
 
     def _left(self) -> float:

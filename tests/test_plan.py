@@ -120,3 +120,12 @@ def test_many_lengths_are_still_quick():
 )
 def test_max_len_holds_nearly_all_texts(counts, expected):
     assert choose_max_len(np.array(counts)) == expected
+
+
+def test_steps_of_more_documents_than_the_lengths_are_of():
+    """Of the training part; a refit has the validation documents, too."""
+    lengths = np.random.default_rng(1).integers(1, 60, 9_000)
+    buckets = Buckets((10, 60), (200, 40))
+    more = np.concatenate([lengths, lengths[:4_000]])
+    num = len(plan_batches(more, buckets, (0, 0, 0)))
+    assert count_steps(np.bincount(lengths), buckets, [len(more)]) == pytest.approx(num, rel=0.02)

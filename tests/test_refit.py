@@ -16,8 +16,8 @@ import pytest
 import tensorflow as tf
 
 import train
-from model import predict
-from model.checkpoint import load_checkpoint
+from model import evaluate, predict
+from model.checkpoint import load_checkpoint, write_checkpoint
 from model.events import read_events
 from model.examination import ask
 from model.infer import build_infer
@@ -188,29 +188,109 @@ def test_what_is_there_is_not_trained_again(run, copy, capsys):
     assert read_summary(copy)["refit"] == read_summary(run)["refit"]
 
 
-def test_a_damaged_one_is_named_and_made_again(run, copy, tmp_path, capsys):
-    final = copy / "checkpoints" / "final.npz"
-    final.write_bytes(final.read_bytes()[:-100])
-    (tmp_path / "new.csv").write_text("text\nsome words\n")
+def spoil(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_of_a_damaged_one_the_copy_answers(run, copy, tmp_path, capsys):
+    """And of neither, predict says what to do, and that makes it again, bitwise."""
+    folder, new = copy / "checkpoints", tmp_path / "new.csv"
+    new.write_text("text\nsome words\n")
+    spoil(folder / "final.npz")
+    assert predict.main([str(copy), str(new), "--gpus", "none"]) == 0
+    assert "its copy final-copy.npz is used" in capsys.readouterr().err
+    spoil(folder / "final-copy.npz")
     with pytest.raises(UserError, match=r"final\.npz: damaged.*--resume"):
-        predict.main([str(copy), str(tmp_path / "new.csv"), "--gpus", "none"])
+        predict.main([str(copy), str(new), "--gpus", "none"])
     assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
-    assert "final.npz: damaged" in capsys.readouterr().out
+    assert "it is made again" in capsys.readouterr().out
     assert same_final(copy, run)
 
 
-def test_without(run, copy, tested_shards, monkeypatch):
-    """A finished run, too, can do without; best.npz answers, and its scores are of it."""
+def test_a_damaged_checkpoint_on_the_way_there_is_not_waited_for(run, copy, capsys):
+    folder = copy / "checkpoints"
+    (folder / "final.npz").rename(folder / "refit.npz")
+    (folder / "final-copy.npz").unlink()
+    spoil(folder / "refit.npz")
+    assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
+    assert "this training begins again" in capsys.readouterr().out
+    assert same_final(copy, run)
+    assert not [*folder.glob("refit*")]
+
+
+@pytest.mark.parametrize("name", ["final", "refit"])
+def test_one_of_another_training_is_not_taken(run, copy, capsys, name):
+    """Of other data, settings or another number of epochs."""
+    folder = copy / "checkpoints"
+    arrays, state = load_checkpoint(folder / "final.npz")
+    changes = [
+        {"epoch": state["epoch"] + 1},
+        {"origin": state["origin"] | {"data": state["origin"]["data"] | {"fingerprint": "other"}}},
+        {"origin": state["origin"] | {"settings": {**state["origin"]["settings"], "hidden": 9}}},
+    ]
+    for change in changes:
+        for path in folder.glob("final*"):
+            path.unlink()
+        write_checkpoint(folder / f"{name}.npz", arrays, json.dumps({**state, **change}))
+        assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
+        assert "is of another training" in capsys.readouterr().out
+        assert same_final(copy, run)
+
+
+def test_killed_before_it_tidied_up_a_run_ends_without_what_is_left(run, copy):
+    folder = copy / "checkpoints"
+    shutil.copy(folder / "last.npz", folder / "refit.npz")
+    (folder / "refit.npz.damaged").write_bytes(b"")
+    assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
+    assert not [*folder.glob("refit*")]
+    assert same_final(copy, run)
+
+
+def test_when_it_fails_the_first_training_is_not_lost(run, tested_shards, tmp_path, monkeypatch):
+    """Whatever it is, the way on is named, and leads there."""
+    out, run_chunk = tmp_path / "run", train.run_chunk
+
+    def fail(trainer, *args):
+        if trainer.is_refit:
+            raise UserError("the loss of step 3 is not finite")
+        return run_chunk(trainer, *args)
+
+    monkeypatch.setattr(train, "run_chunk", fail)
+    with pytest.raises(UserError, match=f"step 3 is not finite.*--resume {out} --refit none"):
+        train_on(tested_shards, out)
+    assert train.main(["--resume", str(out), "--gpus", "none", "--refit", "none"]) == 0
+    assert read_summary(out)["accuracy"] == read_summary(run)["accuracy"]
+    assert "refit" not in read_summary(out)
+
+
+def test_without_and_with_again(run, copy, tested_shards):
+    """A finished run, too, can do without: best.npz answers, and its scores are of it."""
     assert train.main(["--resume", str(copy), "--gpus", "none", "--refit", "none"]) == 0
     summary = read_summary(copy)
     assert "refit" not in summary
     assert summary["accuracy"] == read_summary(run)["accuracy"]
     assert summary["test"] != read_summary(run)["test"]
-    assert summary["test"]["accuracy"] == pytest.approx(
-        score(copy, tested_shards, "test"), abs=1e-6
-    )
-    assert not (copy / "checkpoints" / "final.npz").exists()
+    found = score(copy, tested_shards, "test")
+    assert summary["test"]["accuracy"] == pytest.approx(found, abs=1e-6)
     assert "had not learned from them" not in (copy / "report.html").read_text()
+    written = (copy / "checkpoints" / "final.npz").stat().st_mtime_ns
+    assert train.main(["--resume", str(copy), "--gpus", "none"]) == 0
+    assert read_summary(copy)["test"] == read_summary(run)["test"]
+    assert (copy / "checkpoints" / "final.npz").stat().st_mtime_ns == written
+
+
+def test_evaluating_what_it_learned_from_is_told(tmp_path, capsys):
+    write_corpus(tmp_path / "corpus.parquet", 1_200, num_classes=4)
+    table = pq.read_table(tmp_path / "corpus.parquet")
+    for name, part in (("train", table[:1000]), ("valid", table[1000:1100]), ("new", table[1100:])):
+        pq.write_table(part, tmp_path / f"{name}.parquet")
+    out, files = tmp_path / "run", {name: str(tmp_path / f"{name}.parquet") for name in
+                                    ("train", "valid", "new")}  # fmt: skip
+    words = ["--data", files["train"], "--valid", files["valid"], "--out", str(out)]
+    assert train.main([*WORDS, *words]) == 0
+    for name, is_told in (("train", True), ("valid", True), ("new", False)):
+        assert evaluate.main([str(out), "--data", files[name], "--gpus", "none"]) == 0
+        assert ("has learned from" in capsys.readouterr().out) == is_told
 
 
 def test_only_the_first_training_is_logged(run):
@@ -253,7 +333,8 @@ def test_labels_that_training_lacks_cost_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("num_train", "num_valid", "wanted"),
     [(900, 100, True), (MOST_DOCS - 100_000, 100_000, True), (MOST_DOCS - 99_999, 100_000, False),
-     (1000, 20, True), (1000, 19, False), (1000, 0, False)],
+     (1000, 20, True), (1000, 19, False), (1000, 0, False), (1000, 1000, True),
+     (1000, 1001, False)],
 )  # fmt: skip
 def test_where_it_is_worth_the_time(num_train, num_valid, wanted):
     counts = {"train": num_train, "valid": num_valid}

@@ -263,6 +263,6 @@ def test_a_checkpoint_of_when_macro_f1_chose_goes_on_with_its_best(straight, tmp
     variables = {name: tf.Variable(array) for name, array in arrays.items()}
     with CheckpointWriter() as writer:
         writer.save([paths.last], variables, {**state, "best_macro_f1": 0.5})
-    assert restore_last(paths, paths.last, {}, state["origin"])["best_score"] == best
+    assert restore_last(paths, {}, state["origin"])["best_score"] == best
     paths.metrics.unlink()
-    assert restore_last(paths, paths.last, {}, state["origin"])["best_score"] == 0.5
+    assert restore_last(paths, {}, state["origin"])["best_score"] == 0.5

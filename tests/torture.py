@@ -140,6 +140,14 @@ def _evaluates(job: Job, printed: str) -> bool:
     return event.get("event") == "train" and event["step"] % _STEPS_OF_EPOCH == 0
 
 
+def _has_refit(job: Job, printed: str) -> bool:
+    return (job.out / "checkpoints" / "refit.npz").exists()
+
+
+def _has_final(job: Job, printed: str) -> bool:
+    return (job.out / "checkpoints" / "final.npz").exists()
+
+
 _STEPS_OF_EPOCH = 38  # 1,200 documents in batches of 32
 PHASES: dict[str, tuple[Callable[[Job, str], bool], float]] = {
     "start-up": (lambda job, printed: True, 5.0),
@@ -149,8 +157,9 @@ PHASES: dict[str, tuple[Callable[[Job, str], bool], float]] = {
     "training": (_has_line("start-up "), 1.0),
     "checkpointing": (_writes_checkpoint, 0.0),
     "evaluating": (_evaluates, 0.02),
-    "adjusting": (_has_line("epoch 3/3  "), 1.0),
-    "training anew": (_has_line("training another network"), 3.0),
+    "compiling anew": (_has_line("training another network"), 3.0),
+    "training anew": (_has_refit, 0.5),
+    "adjusting": (_has_final, 1.0),
     "fitting again": (_has_line("calibration error"), 1.0),
     "exporting": (_has_line("writing the report and the export"), 2.0),
 }

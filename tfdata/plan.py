@@ -154,7 +154,8 @@ def count_steps(length_counts: np.ndarray, buckets: Buckets, window_docs: Sequen
         return sum(-(-docs // buckets.sizes[0]) for docs in window_docs)
     lengths = np.clip(np.arange(len(length_counts)), 1, buckets.widths[-1])
     sizes = np.asarray(buckets.sizes)[np.searchsorted(np.asarray(buckets.widths), lengths)]
-    return max(1, round(float((length_counts / sizes).sum())))
+    share = sum(window_docs) / length_counts.sum()  # of lengths that are spread as those
+    return max(1, round(float((length_counts / sizes).sum() * share)))
 
 
 def choose_max_len(length_counts: np.ndarray) -> int:
