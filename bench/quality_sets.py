@@ -38,8 +38,8 @@ class Rules:
     development: bool
     """Score a validation part, and leave the test part out of everything."""
     validation: str
-    """file: an official valid part validates; share: it trains, and train.py sets a share aside.
-    In development: the rows that are scored validate, too (file), or do not (share)."""
+    """file: an official valid part validates; share: it trains, and train.py sets a share aside. In
+    development train.py always does: the rows that are scored do nothing else."""
     random: tuple[str, ...]
     """Sets that are split at random where there is no official split."""
 
