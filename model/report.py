@@ -121,6 +121,10 @@ def _cards(summary: Mapping[str, Any], scores: Scores, label_counts: np.ndarray)
         linear = summary["linear"]
         about = f"alone {linear['alone'][0]:.1%} right, the network alone {linear['before'][0]:.1%}"
         cards.insert(4, ("linear classifier", f"× {linear['weight']:g}", about))
+    if "refit" in summary:
+        refit = summary["refit"]
+        about = f"epochs in {refit['seconds']:,.0f} s, validation documents among its own"
+        cards.insert(4, ("another network", f"{refit['epochs']}", about))
     if "test" in summary:
         test = summary["test"]
         about = f"macro-F1 {test['macro_f1']:.3f}, {test['num_docs']:,} documents"
