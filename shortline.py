@@ -122,6 +122,8 @@ def import_tensorflow(is_alone: bool = True) -> None:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(null)
+    # it counts functions that were made anew, one for each classifier, as one traced often
+    tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
 
 def printable(text: str, limit: int | None = None) -> str:

@@ -123,7 +123,7 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
     from model.build import build_trainer, settle_batch_size
     from model.checkpoint import find_versions
     from model.lifeline import is_lost
-    from model.refit import wants_refit
+    from model.refit import explain_none, wants_refit
     from model.run import InTheWay, RunPaths, discard_run
 
     assert flags.out is not None
@@ -143,6 +143,8 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
             if is_done and not flags.scores_only:
                 if wants_refit(flags.train.refit, shard_set):
                     is_done, final = train_again(trainer, state.best_epoch, shard_set, devices)
+                elif flags.train.refit == "auto":
+                    print(explain_none())
                 if is_done:
                     finish(trainer, state, shard_set, final)
             trainer.workers.wait()  # all is written
@@ -362,7 +364,7 @@ def train_again(
         return True, final
     print(
         f"training another network, on the {shard_set.num_docs('train'):,} documents of training "
-        f"and validation part, as many epochs as were best: {num_epochs} (--refit none: without)"
+        f"and validation part, for the best number of epochs, {num_epochs} (--refit none: without)"
     )
     del trainer.feed, trainer.train_chunk, trainer.optimizer, trainer.variables  # their memory
     state, clock = State(), StartupClock(from_process=False)

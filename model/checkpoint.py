@@ -245,7 +245,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno not in _DAMAGE_ERRNOS:
             raise UserError(f"{path}: {error.strerror}; mend that, and try again") from error
-        raise DamagedCheckpoint(f"{path}: damaged checkpoint ({error}){_MEND}") from None
+        what = "not an .npz file" if "allow_pickle" in str(error) else error
+        raise DamagedCheckpoint(f"{path}: damaged checkpoint ({what}){_MEND}") from None
     return arrays, state
 
 

@@ -93,7 +93,8 @@ class TrainConfig:
     refit: Literal["auto", "none"] = "auto"
     """auto: of up to 400,000 documents, all train in the end: another network, for as many epochs
     as were best, and the linear classifier, on training and validation part together, when the
-    latter has chosen, scored and calibrated; the logits of both networks are averaged; none."""
+    latter has chosen, scored and calibrated; the logits of both networks are averaged (where the
+    validation part is a fiftieth of the training part or more); none."""
     label_smoothing: float | None = None
     """Share of the target spread evenly over all classes (default: .1 where classes are of one
     size, less the more they differ: to a rare class it would give more than its share)."""

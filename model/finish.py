@@ -101,7 +101,9 @@ def finish_run(
     # a thread of its own has no strategy scope: there, variables would be mirrored
     with ThreadPoolExecutor(1) as outside:
         if run is not None:
-            print(describe_scores(scores, confusions, labels))
+            if part == "train":
+                print("no validation part: these scores are of the very documents it has learned")
+            print(describe_scores(scores, confusions, labels, {"valid": "validation "}.get(part)))
             texts, examined = outside.submit(
                 _look_at, run, shard_set, part, predictions, confusions
             ).result()
@@ -201,10 +203,15 @@ def _describe_files(paths: RunPaths, summary: Mapping[str, Any]) -> str:
 def _describe_end(paths: RunPaths, summary: Mapping[str, Any]) -> str:
     """The last line: JSON, which scripts read, or a sentence where a person does."""
     if sys.stdout.isatty():
+        on = {"valid": "validation", "train": "training"}[summary["scored_on"]]
+        told = {on: summary} | ({"test": summary["test"]} if "test" in summary else {})
+        scores = ", ".join(
+            f"{name} accuracy {some['accuracy']:.4f}, macro-F1 {some['macro_f1']:.4f}"
+            for name, some in told.items()
+        )
         return (
-            f"done: accuracy {summary['accuracy']:.4f}, macro-F1 {summary['macro_f1']:.4f}, "
-            f"{summary['docs_per_s']:,.0f} docs/s; the run is in {paths.folder}, its report "
-            f"{paths.report}"
+            f"done: {scores}, {summary['docs_per_s']:,.0f} docs/s; the run is in {paths.folder}, "
+            f"its report {paths.report}"
         )
     line = {name: summary[name] for name in ("accuracy", "macro_f1", "loss", "docs_per_s")}
     if "test" in summary:
@@ -213,11 +220,15 @@ def _describe_end(paths: RunPaths, summary: Mapping[str, Any]) -> str:
 
 
 def describe_scores(
-    scores: Scores, confusions: Sequence[Confusion], labels: Sequence[str]
-) -> str:  # fmt: skip
-    """A few lines for the terminal; labels cannot steer it."""
+    scores: Scores, confusions: Sequence[Confusion], labels: Sequence[str], of: str | None = None
+) -> str:
+    """A few lines for the terminal; labels cannot steer it.
+
+    Args:
+      of: which documents they are, in a word and a space.
+    """
     lines = [
-        f"{scores.num_docs:,} documents: accuracy {scores.accuracy:.4f}, macro-F1 "
+        f"{scores.num_docs:,} {of or ''}documents: accuracy {scores.accuracy:.4f}, macro-F1 "
         f"{scores.macro_f1:.4f}, weighted F1 {scores.weighted_f1:.4f}, loss {scores.loss:.4f}"
     ]
     for name, third in scores.thirds.items():

@@ -116,6 +116,8 @@ def read_flags(argv: Sequence[str] | None) -> Flags:
         raise UserError(f"--resume {flags.resume}: not the folder of a run: no config.yaml in it")
     run, resumed = _parse([f"--config={saved}"]), _parse([f"--config={saved}", *argv])
     before, now = flat_values(run), flat_values(resumed)
+    if [*map(os.path.abspath, resumed.data)] == [*run.data]:  # which a run keeps as absolute paths
+        now["data"], resumed = before["data"], dataclasses.replace(resumed, data=run.data)
     for name, value in now.items():
         if value != before[name] and name not in MAY_DIFFER:
             raise UserError(refuse_change(name, before[name], value, resumed))

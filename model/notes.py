@@ -42,9 +42,10 @@ def note_scores(
         )
     if "refit" in summary or "linear_refit" in summary:
         notes.append(
-            "Scores, probabilities and words of validation documents are those of a classifier "
-            "that had not learned from them. What was trained with them, too, afterwards (--refit "
-            "none: nothing) has a part in what is kept; a test part is scored with that."
+            "Scores, probabilities and words of validation documents are those of what had not "
+            "learned from them. They are learned from in what answers: the mean of this network "
+            "and of another one, trained on both parts, and a linear classifier fitted to both. A "
+            "test part is scored with what answers (--refit none: without validation documents)."
         )
     if scores.num_unseen:
         notes.append(

@@ -142,9 +142,13 @@ def open_run(folder: Path, is_finished: bool = True) -> Run:
     if calibration.has_refit:
         try:
             refit, _ = load_best(paths.final)
-        except UserError as error:
+        except UserError:
+            what = "damaged" if paths.final.exists() else "missing"
             again = f"python train.py --resume {printable(str(folder))}"
-            raise UserError(f"{error}; to make it again: {again}") from None
+            raise UserError(
+                f"{paths.final}: {what}, and so is its copy; to train that network again: {again}; "
+                "to do without it, add --refit none to that"
+            ) from None
     return Run(paths, settings, labels, vocabulary, tokenizer, model, calibration, linear, refit)
 
 

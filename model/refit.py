@@ -44,6 +44,14 @@ def wants_refit(choice: str, shard_set: ShardSet) -> bool:
     return choice == "auto" and is_worth_it and num_train + num_valid <= MOST_DOCS
 
 
+def explain_none() -> str:
+    """Why there is no other network, where `--refit` is auto."""
+    return (
+        f"no other network: that takes a validation part of a {1 / _LEAST_SHARE:.0f}th of the "
+        f"training part or more, but no larger, and {MOST_DOCS:,} documents at most"
+    )
+
+
 def keep_final(
     paths: RunPaths, classifier: Classifier, state: State, origin: dict[str, Any]
 ) -> Final:  # fmt: skip
@@ -95,7 +103,10 @@ def take_over(
             run = dataclasses.replace(run, refit=arrays)
             seconds = round(sum(state["epoch_seconds"]), 3)
             facts["refit"] = {"epochs": state["epoch"], "seconds": seconds}
-            print("the network that was trained anew answers along from now on", flush=True)
+            print(
+                "the other network's logits and the first one's are averaged from here on; the "
+                "scores above are of before", flush=True,
+            )  # fmt: skip
         workers.set_as_chief(twin.weights_by_name)
     run, refitted = linear.refit(run)
     return run, facts | refitted

@@ -90,7 +90,7 @@ def _header(name: str, summary: Mapping[str, Any], scores: Scores) -> str:
     part = "training" if summary.get("scored_on") == "train" else "validation"
     return (
         f"<header><h1>{escape(name, 80)}</h1><p>{escape(' · '.join(setting))}</p>"
-        f"<p>Scores of the best weights on the {scores.num_docs:,} {part} documents.</p></header>"
+        f"<p>Scores on the {scores.num_docs:,} {part} documents.</p></header>"
     )
 
 

@@ -332,6 +332,26 @@ def test_labels_that_training_lacks_cost_nothing(tmp_path):
     assert state["num_skipped"] == 0
 
 
+def test_where_there_is_none_it_says_why(tmp_path, capsys):
+    write_corpus(tmp_path / "corpus.parquet", 1_000, num_classes=4)
+    words = ["--data", str(tmp_path / "corpus.parquet"), "--valid=0", "--test=0.2"]
+    assert train.main([*WORDS, *words, "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "no other network: that takes a validation part of a 50th" in out
+    assert "no validation part: these scores are of the very documents it has learned" in out
+    assert train.main([*WORDS, *words, "--out", str(tmp_path / "b"), "--refit=none"]) == 0
+    assert "no other network" not in capsys.readouterr().out
+
+
+def test_the_command_line_it_began_with_resumes_it(run, copy, tested_shards, monkeypatch):
+    """Also from its data's folder: a run keeps absolute paths."""
+    monkeypatch.chdir(tested_shards.folder.parent)
+    words = ["--resume", str(copy), "--gpus=none", "--data"]
+    assert train.main([*words, tested_shards.folder.name]) == 0
+    with pytest.raises(UserError, match="--data elsewhere: the run was started with"):
+        train.main([*words, "elsewhere"])
+
+
 @pytest.mark.parametrize(
     ("num_train", "num_valid", "wanted"),
     [(900, 100, True), (MOST_DOCS - 100_000, 100_000, True), (MOST_DOCS - 99_999, 100_000, False),

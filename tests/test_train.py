@@ -237,7 +237,7 @@ def test_the_last_line_is_json_for_scripts_and_a_sentence_for_people(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     train.main(["--resume", str(tmp_path / "run")])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"done: accuracy {line['accuracy']:.4f}, macro-F1 ")
+    assert last.startswith(f"done: validation accuracy {line['accuracy']:.4f}, macro-F1 ")
     assert last.endswith(f"the run is in {tmp_path / 'run'}, its report {tmp_path}/run/report.html")
 
 
