@@ -40,12 +40,16 @@ def note_scores(
             "The validation documents also chose the best epoch, so these scores flatter a little; "
             "those of a test part (--test 0.1) would not."
         )
-    if "refit" in summary or "linear_refit" in summary:
+    answering = []
+    if "refit" in summary:
+        answering.append("the mean of this network and of another one, trained on both parts")
+    if "linear_refit" in summary:
+        answering.append("a linear classifier, fitted to both parts")
+    if answering:
         notes.append(
             "Scores, probabilities and words of validation documents are those of what had not "
-            "learned from them. They are learned from in what answers: the mean of this network "
-            "and of another one, trained on both parts, and a linear classifier fitted to both. A "
-            "test part is scored with what answers (--refit none: without validation documents)."
+            f"learned from them. What answers has: it is {', with '.join(answering)}. A test part "
+            "is scored with what answers (--refit none: that has not learned from them either)."
         )
     if scores.num_unseen:
         notes.append(
