@@ -391,7 +391,7 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet, final: Final | N
     from model.run import drop_refit
 
     classifier, workers, training = trainer.classifier, trainer.workers, trainer.flags.train
-    weights, pipeline = classifier.weights_by_name, trainer.flags.pipeline
+    weights, pipeline = classifier.state_by_name, trainer.flags.pipeline
     run, changes = None, {}
     may_refit = wants_refit(training.refit, shard_set)
     linear = LinearStage(

@@ -15,8 +15,9 @@ from bench.ceiling import serial_ops, step_flops
 from bench.feed import Corpus, Epoch, Feed, build_source, time_encode
 from bench.steps import Network, build_network, build_run
 from bench.timing import Timing, time_in_turns
-from model.made_up import make_batch, repeat_batches
+from model.made_up import list_pairs, make_batch, repeat_batches
 from model.opened import describe_words
+from model.pairs import find_pairs
 from tfdata.pipeline import Batch
 
 Row = dict[str, Any]
@@ -55,6 +56,8 @@ def time_steps(
             batch = make_batch(
                 Batch, *shape, vocab_size=classifier.vocab_size, num_classes=classifier.num_classes
             )
+            for network in networks.values():
+                list_pairs(network.classifier, [batch])
             runs = [
                 build_run(network, repeat_batches([batch]), *shape) for network in networks.values()
             ]
@@ -75,6 +78,9 @@ def time_input(
     sources = {
         residency: build_source(corpus, residency) for residency in ("stream", "host", "device")
     }
+    num_pairs = network.classifier.config.pairs
+    if num_pairs:
+        network.classifier.words.list_pairs(find_pairs(sources["host"], num_pairs - 1))
     for batch_size in batch_sizes:
         for residency, source in sources.items():
             with contextlib.closing(Feed(corpus, source, batch_size)) as feed:

@@ -21,7 +21,7 @@ import tensorflow as tf
 from model.classifier import Classifier
 from model.config import ModelConfig, TrainConfig
 from model.lstm import count_blocks
-from model.made_up import make_batch, repeat_batches
+from model.made_up import list_pairs, make_batch, repeat_batches
 from model.optimizer import Adam, choose_lazy
 from model.startup import warm_up
 from model.step import ChunkMetrics, build_train_chunk
@@ -141,6 +141,7 @@ def _build_step(
         batch_type, num_docs, num_tokens,
         vocab_size=classifier.vocab_size, num_classes=classifier.num_classes,
     )  # fmt: skip
+    list_pairs(classifier, [batch])
     weights = classifier.weights_by_name
     lazy_tables = () if has_gpu else choose_lazy(size * num_tokens, weights)
     optimizer.begin(0, lazy_tables)

@@ -34,6 +34,7 @@ from model.network import build_network, settle_precision, settle_route
 from model.opened import describe_words
 from model.optimizer import Adam, choose_lazy
 from model.origin import describe_origin, is_same
+from model.pairs import find_pairs
 from model.run import RunPaths, complete_run, create_run, drop_refit, restore_last
 from model.startup import StartupClock, warm_up
 from model.state import State
@@ -175,7 +176,7 @@ def build_trainer(
     if not refit_epochs:
         announce(flags, shard_set, data)
         findings = tell_findings(flags, shard_set) if flags.doctor and workers.is_chief else []
-    variables = classifier.weights_by_name | optimizer.state_by_name
+    variables = classifier.state_by_name | optimizer.state_by_name
     origin = collect_origin(flags, shard_set, devices)
     assert flags.out is not None  # `settle` filled it in
     paths = RunPaths(Path(flags.out))
@@ -186,14 +187,17 @@ def build_trainer(
         hint_resume(devices, flags.out)
     vars(state).update(workers.gather_values(vars(state))[0])
     hint_resume(devices, flags.out)  # now the others, too, know that the folder is there
-    workers.set_as_chief(variables)
+    clock.lap("network")
     data.source.share(workers)
+    if classifier.config.pairs and not state.step:
+        classifier.words.list_pairs(find_pairs(data.source, classifier.config.pairs - 1))
+    workers.set_as_chief(variables)
+    clock.lap("pairs")
     weights = class_weights(shard_set.label_counts, config.class_weights, config.normalize_weights)
     feed = build_feed(
         data.source, data.buckets, seed=config.seed, class_weights=weights, strategy=strategy,
         start=(state.epoch, state.window, state.batch),
     )  # fmt: skip
-    clock.lap("network")
     build_chunk = prepare_steps(flags, devices, data, classifier, optimizer, state.step)
     train_chunk = build_chunk(feed.iterator)
     train_chunk(state.step, 0)  # the graph is made ready to run when it is first called
@@ -262,6 +266,8 @@ def describe_ids(flags: Flags, data: TrainInput) -> str:
         return "token ids cached"
     if data.source.residency == "stream" and not flags.pipeline.id_cache:
         return "tokenising in every epoch"
+    if flags.model.pairs:
+        return "tokenising before the first epoch"
     return "tokenising in the first epoch"
 
 

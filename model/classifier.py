@@ -98,6 +98,11 @@ class Classifier(keras.layers.Layer):
         named["logits/kernel"], named["logits/bias"] = self.dense.kernel, self.dense.bias
         return {name: variable.value for name, variable in named.items()}
 
+    @property
+    def state_by_name(self) -> dict[str, tf.Variable]:
+        """The weights, and what else a checkpoint has of the network."""
+        return self.weights_by_name | self.words.fixed_by_name
+
     def call(
         self, token_ids, lengths, dropout_seed=None, first_row=0, num_blocks=1,
         found: Found | None = None,

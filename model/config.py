@@ -21,9 +21,9 @@ class ModelConfig:
     """Hash buckets of the character n-grams (2 to 5) of words, whose mean is added to a word's
     embedding (0: none; only with --tokenizer word)."""
     pairs: int | None = None
-    """Hash buckets, a power of two, of pairs of neighbouring words, whose scaled sum is among what
-    the classifier sees (0: none; default: one to four tokens of the training texts, at most
-    131072)."""
+    """Vectors of pairs of neighbouring words, whose scaled sum is among what the classifier sees:
+    the most frequent pairs of those that training has twice or more, and one for all others (0:
+    none; default: one to four tokens of the training texts, at most 262144)."""
     pairs_dim: int = 64
     """Size of a pair's vector."""
     bag: bool = True
@@ -49,8 +49,7 @@ class ModelConfig:
         if self.pieces:
             _require(2 <= self.pieces <= 2**24, "pieces", self.pieces, "0, or from 2 to 16777216")
         if self.pairs:
-            is_power = 2 <= self.pairs <= 2**24 and self.pairs & (self.pairs - 1) == 0
-            _require(is_power, "pairs", self.pairs, "0, or a power of two up to 16777216")
+            _require(2 <= self.pairs <= 2**24, "pairs", self.pairs, "0, or from 2 to 16777216")
         for flag in ("embedding_dim", "pairs_dim", "hidden", "num_layers"):
             value = getattr(self, flag)
             _require(1 <= value <= 65_536, flag.replace("_", "-"), value, "from 1 to 65536")

@@ -119,7 +119,7 @@ def _save(run: Run, folder: Path) -> None:
     module = tf.Module()
     # the weights alone: a Keras layer would bring its own, useless, functions along
     networks = [one for one in (classifier, classifier.twin) if one is not None]
-    module.weights = [weight for one in networks for weight in one.weights_by_name.values()]
+    module.weights = [weight for one in networks for weight in one.state_by_name.values()]
     module.linear = classifier.linear
     module.encode = encode
     module.serve = serve

@@ -224,12 +224,12 @@ def measure_evenness(counts: np.ndarray) -> float:
 
 
 def choose_pairs(num_tokens: int) -> int:
-    """Buckets for the pairs of so many tokens: of which most come again.
+    """Vectors for the pairs of so many tokens: of which most come again.
 
     >>> choose_pairs(100_000)
     32768
     """
-    return 2 ** max(10, min(17, math.ceil(math.log2(max(4, num_tokens) / 4))))
+    return 2 ** max(10, min(18, math.ceil(math.log2(max(4, num_tokens) / 4))))
 
 
 def _settle_residency(flags: Flags, shard_set: ShardSet, device_bytes: int | None) -> Any:

@@ -21,12 +21,12 @@ import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled  # not public as yet
 
 from model.checkpoint import load_checkpoint, write_checkpoint
-from model.words import hash_pairs
 from shortline import UserError, printable
 
 _MOST_PRODUCTS_ON_GPU = 1 << 31
 """Of TensorFlow's product with a sparse matrix: its numbers times the classes."""
 _MOST_TOKENS = 1 << 18  # of a batch of model.infer
+_PAIR_HASH = (-7046029254386353131, -4417276706812531889)  # odd, 64 bits (golden ratio; xxHash)
 
 
 class LinearWeights(NamedTuple):
@@ -134,6 +134,15 @@ class Features(tf.Module):
         values = tf.gather(self.idf, rows) * (1.0 + tf.math.log(times))
         square = tf.reduce_sum(tf.square(values) / times, axis=1, keepdims=True)
         return rows, values / times / tf.sqrt(tf.where(square > 0, square, 1.0))
+
+
+def hash_pairs(left: tf.Tensor, right: tf.Tensor, num_buckets: int) -> tf.Tensor:
+    """int64[...] of one shape: the buckets of pairs of tokens; `num_buckets` is a power of two."""
+    left_hash, right_hash = (tf.constant(number, tf.int64) for number in _PAIR_HASH)
+    mixed = left * left_hash + right * right_hash
+    shifted = tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64))
+    mixed = tf.bitwise.bitwise_xor(mixed, shifted)
+    return tf.bitwise.bitwise_and(mixed, tf.constant(num_buckets - 1, tf.int64))
 
 
 def count_numbers(vocab_size: int, num_pairs: int, pieces: np.ndarray) -> int:

@@ -1,7 +1,8 @@
 """The training of model.linear: an L2-regularised linear SVM of each class against all others.
 
-Squared hinge with C = 1, as scikit-learn's LinearSVC, by dual coordinate ascent (Hsieh et al.
-2008) on blocks of documents: each block's dual problem is solved to a few steps of accelerated
+Squared hinge with C = 1, as scikit-learn's LinearSVC; a class's own documents cost more where the
+class is smaller than the mean (`choose_costs`). It is solved by dual coordinate ascent (Hsieh et
+al. 2008) on blocks of documents: each block's dual problem is solved to a few steps of accelerated
 projected gradient (Beck and Teboulle 2009) on its Gram matrix, so that all of it is products of
 matrices. The intercept is not learned but -1, where a document that shares nothing with a class
 has no loss: so nearly all dual variables are 0, and blocks get on with one another.
@@ -18,8 +19,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from model.linear import Features, LinearWeights, count_numbers
-from model.words import hash_pairs
+from model.linear import Features, LinearWeights, count_numbers, hash_pairs
 from tfdata.device_feed import gather_batch
 from tfdata.plan import FILLER
 from tfdata.progress import show_progress
@@ -28,7 +28,7 @@ from tfdata.window import Window
 _SEEN_DOCS, _FEWEST_EPOCHS, _MOST_EPOCHS = 400_000, 2, 8
 _BLOCK_DOCS, _MIXED_BLOCKS = 64, 64
 _INNER_STEPS = 5
-_COST = 1.0
+_MOST_COST = 16.0
 _LEAST_COUNT = 2  # of the training texts that have a feature
 _MOST_WEIGHTS = 1 << 26  # 256 MiB
 _MOST_DUALS = 1 << 28  # 1 GiB; of more documents, the first: shards are in random order
@@ -63,8 +63,11 @@ def fit_linear(
       pieces: int32[V, K]: the buckets of each word's pieces; 0 is none.
     """
     counts = np.zeros(count_numbers(vocab_size, num_pairs, pieces), np.int64)
+    label_counts = np.zeros(num_classes, np.int64)
     epochs = choose_epochs(source.num_docs)
     for window in source.read(0):
+        known = window.labels[window.labels < num_classes]
+        label_counts += np.bincount(known, minlength=num_classes)
         for docs in _cut(window, _COUNTED_NUMBERS // (2 + pieces.shape[1])):
             if is_stopped is not None and is_stopped.is_set():
                 return None
@@ -77,7 +80,7 @@ def fit_linear(
         print(f"linear classifier: of the {num_docs:,} documents that there is room for")
     idf = 1 + np.log((1 + source.num_docs) / (1 + counts[features]))
     found = Features(features, idf, vocab_size, num_pairs, pieces)
-    ascent = DualAscent(found, num_docs, num_classes)
+    ascent = DualAscent(found, num_docs, choose_costs(label_counts))
     rng = np.random.default_rng([seed, 3])
     total = num_docs * epochs
     with show_progress("linear classifier") as update:
@@ -119,11 +122,30 @@ def choose_epochs(num_docs: int) -> int:
     return int(np.clip(round(_SEEN_DOCS / num_docs), _FEWEST_EPOCHS, _MOST_EPOCHS))
 
 
+def choose_costs(label_counts: np.ndarray) -> np.ndarray:
+    """float32[C]: C of the hinge loss of a class's own documents, against all others with C = 1:
+    the root of how much smaller the class is than the mean (Veropoulos et al. 1999).
+
+    With one C for all, the decision values of a class of a few texts are a third short even of
+    those texts, and a large class wins.
+
+    >>> choose_costs(np.array([799, 1])).round(1).tolist()
+    [1.0, 16.0]
+    """
+    shares = label_counts.mean() / np.maximum(1, label_counts)
+    return np.clip(np.sqrt(shares), 1.0, _MOST_COST).astype(np.float32)
+
+
 class DualAscent:
     """The weights, and a dual variable for each document and class; `run` betters both."""
 
-    def __init__(self, features: Features, num_docs: int, num_classes: int):
+    def __init__(self, features: Features, num_docs: int, costs: np.ndarray):
+        """Args:
+        costs: float32[C], of a class's own documents.
+        """
+        num_classes = len(costs)
         self._features, self._num_docs, self._num_classes = features, num_docs, num_classes
+        self._costs = tf.constant(costs, tf.float32)
         num_rows = int(features.idf.shape[0])
         self._weights = tf.Variable(tf.zeros([num_rows, num_classes]), trainable=False)
         # one more, of what is no document
@@ -180,21 +202,21 @@ class DualAscent:
         docs = tf.where(is_real, batch.docs, self._num_docs)
         signs_BC = 2.0 * tf.one_hot(batch.labels, self._num_classes) - 1.0
         before_BC = tf.gather(self.duals, docs)
-        after_BC = _solve(before_BC, signs_BC, decisions_BC, gram_BB)
+        after_BC = _solve(before_BC, signs_BC, decisions_BC, gram_BB, self._costs)
         self.duals.scatter_update(tf.IndexedSlices(after_BC, docs))
         change_UC = tf.matmul(x_BU, signs_BC * (after_BC - before_BC), transpose_a=True)
         self._weights.scatter_add(tf.IndexedSlices(change_UC, used_U))
 
 
-def _solve(duals_BC, signs_BC, decisions_BC, gram_BB) -> tf.Tensor:
+def _solve(duals_BC, signs_BC, decisions_BC, gram_BB, costs_C) -> tf.Tensor:
     """float32[B, C], none below 0: better dual variables of a block; the decision values are those
     of the weights as they are."""
-    ridge = 1 / (2 * _COST)
-    step = 1.0 / (tf.reduce_max(tf.reduce_sum(gram_BB, axis=1)) + ridge)
+    ridge_BC = tf.where(signs_BC > 0, 1 / (2 * costs_C), 1 / 2)
+    step = 1.0 / (tf.reduce_max(tf.reduce_sum(gram_BB, axis=1)) + 1 / 2)
     now, ahead, momentum = duals_BC, duals_BC, 1.0
     for _ in range(_INNER_STEPS):
         moved_BC = decisions_BC + tf.matmul(gram_BB, signs_BC * (ahead - duals_BC))
-        slope_BC = 1.0 - signs_BC * moved_BC - ridge * ahead
+        slope_BC = 1.0 - signs_BC * moved_BC - ridge_BC * ahead
         new = tf.nn.relu(ahead + step * slope_BC)
         next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = new + (momentum - 1) / next_momentum * (new - now)

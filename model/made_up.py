@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from model.classifier import Classifier
+from model.words import key_pairs
+
 
 def make_batch(
     batch_type: Callable[..., Any], num_docs: int, num_tokens: int, *, vocab_size: int,
@@ -33,6 +36,15 @@ def make_batch(
         docs=tf.range(num_docs, dtype=tf.int64),
         scale=tf.ones([]),
     )
+
+
+def list_pairs(classifier: Classifier, batches: Sequence[Any]) -> None:
+    """Gives pairs of made-up batches vectors of their own, as far as there is room."""
+    most = (classifier.config.pairs or 1) - 1
+    if most:
+        ids = [batch.token_ids.numpy().astype(np.int64) for batch in batches]
+        keys = np.concatenate([key_pairs(some[:, :-1], some[:, 1:]).ravel() for some in ids])
+        classifier.words.list_pairs(np.unique(keys)[:most])
 
 
 def repeat_batches(batches: Sequence[Any], copies: int = 1) -> Iterator:

@@ -70,12 +70,12 @@ class Run:
             parts=describe_words(self.vocabulary, self.tokenizer, self.model),
         )
         arrays, _ = load_best(self.paths.best)
-        restore(classifier.weights_by_name, arrays, self.paths.best)
+        restore(classifier.state_by_name, arrays, self.paths.best)
         self.shift(classifier)
         classifier.words.fold()
         if self.refit is not None:
             twin = classifier.add_twin()
-            restore(twin.weights_by_name, self.refit, self.paths.final)
+            restore(twin.state_by_name, self.refit, self.paths.final)
             self.shift(twin)
             twin.words.fold()
         if self.linear is not None:

@@ -57,8 +57,8 @@ def keep_final(
 ) -> Final:  # fmt: skip
     """Writes what the other network's training has come to."""
     saved = {**dataclasses.asdict(state), "origin": origin}
-    write_copied(paths.final, classifier.weights_by_name, saved)
-    return {name: weight.numpy() for name, weight in classifier.weights_by_name.items()}, saved
+    write_copied(paths.final, classifier.state_by_name, saved)
+    return {name: value.numpy() for name, value in classifier.state_by_name.items()}, saved
 
 
 def read_final(paths: RunPaths, num_epochs: int, origin: dict[str, Any]) -> Final | None:
@@ -98,7 +98,7 @@ def take_over(
         twin = classifier.add_twin()
         if run is not None and final is not None:
             arrays, state = final
-            restore(twin.weights_by_name, arrays, run.paths.final)
+            restore(twin.state_by_name, arrays, run.paths.final)
             run.shift(twin)
             run = dataclasses.replace(run, refit=arrays)
             seconds = round(sum(state["epoch_seconds"]), 3)
@@ -107,6 +107,6 @@ def take_over(
                 "the other network's logits and the first one's are averaged from here on; the "
                 "scores above are of before", flush=True,
             )  # fmt: skip
-        workers.set_as_chief(twin.weights_by_name)
+        workers.set_as_chief(twin.state_by_name)
     run, refitted = linear.refit(run)
     return run, facts | refitted

@@ -2,10 +2,11 @@
 
 A word's vector is its embedding, its stem's, and the mean of its pieces' (Bojanowski et al. 2017);
 so rare words take part in what is learned of those like them, and unknown ones have their stem's.
-A pair of neighbours is a hash bucket with a vector of its own (as fastText's word n-grams, Joulin
-et al. 2017).
+A pair of neighbours that training has seen more than once has a vector of its own, and all others
+have one in common: of a pair that was seen once it would learn that text by heart, and hash buckets
+(fastText's, Joulin et al. 2017) mix what has nothing to do with one another.
 Legend: V token ids, U of them in use, K most pieces of a word, N pieces of the U words,
-G buckets of pieces, E embedding, P size of a pair's vector, B documents, T tokens.
+G buckets of pieces, E embedding, R pairs, P size of a pair's vector, B documents, T tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from model.config import ModelConfig
 
 TABLES = ("embedding", "pieces", "pairs")
 """Weights of which a batch reads some rows; a network has the first, and may have the others."""
-_PAIR_HASH = (-7046029254386353131, -4417276706812531889)  # odd, 64 bits (golden ratio; xxHash)
+_NO_PAIR = 2**62  # a key above those of all pairs
 _INITIAL = 0.05
 _FOLDED_WORDS = 65_536  # at once: some 100 MB
 
@@ -97,10 +98,10 @@ class Words:
         Args:
           parts: None where words have neither stems nor pieces.
         """
-        self._vocab_size, self._unknown_id, self._num_pairs = vocab_size, unknown_id, config.pairs
+        self._vocab_size, self._unknown_id = vocab_size, unknown_id
         size = config.embedding_dim
         self.tables = {"embedding": _make_table("embedding", vocab_size, size, seed)}
-        self._stems = self._pieces = None
+        self._stems = self._pieces = self._pair_keys = None
         own = np.arange(vocab_size)
         if parts is not None and np.any(parts.stems != own):
             has_stem = (parts.stems != own).astype(np.float32)[:, np.newaxis]
@@ -112,6 +113,22 @@ class Words:
             self.tables["pieces"] = _make_table("pieces", config.pieces, size, seed + 2)
         if config.pairs:
             self.tables["pairs"] = _make_table("pairs", config.pairs, config.pairs_dim, seed + 3)
+            self._pair_keys = _keep(np.full(config.pairs - 1, _NO_PAIR, np.int64))
+
+    @property
+    def fixed_by_name(self) -> dict[str, tf.Variable]:
+        """What belongs to the tables, and is not trained."""
+        return {} if self._pair_keys is None else {"pair_keys": self._pair_keys}
+
+    def list_pairs(self, keys: np.ndarray) -> None:
+        """Gives pairs vectors of their own.
+
+        Args:
+          keys: int64[R] of `key_pairs`, ascending; R is less than the rows of the table.
+        """
+        assert self._pair_keys is not None
+        room = self._pair_keys.shape[0] - len(keys)
+        self._pair_keys.assign(np.pad(keys, (0, room), constant_values=_NO_PAIR))
 
     @property
     def has_parts(self) -> bool:
@@ -140,8 +157,8 @@ class Words:
                 pieces=self._pieces[0], piece_weights=self._pieces[1],
                 piece_rows=self.tables["pieces"].value,
             )  # fmt: skip
-        if self._num_pairs:
-            pairs = self._hash_pairs(token_ids)
+        if self._pair_keys is not None:
+            pairs = self._find_pairs(token_ids)
             found = found._replace(pairs=pairs, pair_rows=self.tables["pairs"].value)
         return found
 
@@ -174,8 +191,8 @@ class Words:
             of = tf.concat([is_piece[:, 0], [tf.size(numbers, tf.int64)]], axis=0)
             rows, pieces = take("pieces", buckets)
             found = found._replace(piece_rows=rows, pieces=pieces, pieces_of=of)
-        if self._num_pairs:
-            rows, pairs = take("pairs", tf.reshape(self._hash_pairs(token_ids), [-1]))
+        if self._pair_keys is not None:
+            rows, pairs = take("pairs", tf.reshape(self._find_pairs(token_ids), [-1]))
             pairs = tf.reshape(tf.cast(pairs, tf.int64), shape)
             found = found._replace(pairs=pairs, pair_rows=rows)
         return found
@@ -183,19 +200,20 @@ class Words:
     def _take_all(self, name: str, numbers: tf.Tensor) -> tuple[Table, tf.Tensor]:
         return self.tables[name].value, numbers
 
-    def _hash_pairs(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """int64[B, T]: the bucket of each token and the one to its right."""
+    def _find_pairs(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """int64[B, T]: the row of each token and the one to its right; 0 is all that have none."""
+        assert self._pair_keys is not None
         right = tf.concat([token_ids[:, 1:], tf.zeros_like(token_ids[:, :1])], axis=1)
-        return hash_pairs(token_ids, right, self._num_pairs or 0)
+        keys = tf.reshape(key_pairs(token_ids, right), [-1])
+        places = tf.searchsorted(self._pair_keys, keys, out_type=tf.int64)
+        there = tf.gather(self._pair_keys, tf.minimum(places, self._pair_keys.shape[0] - 1))
+        rows = tf.where(tf.equal(there, keys), places + 1, tf.zeros_like(places))
+        return tf.reshape(rows, tf.shape(token_ids))
 
 
-def hash_pairs(left: tf.Tensor, right: tf.Tensor, num_buckets: int) -> tf.Tensor:
-    """int64[...] of one shape: the buckets of pairs of tokens; `num_buckets` is a power of two."""
-    left_hash, right_hash = (tf.constant(number, tf.int64) for number in _PAIR_HASH)
-    mixed = left * left_hash + right * right_hash
-    shifted = tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64))
-    mixed = tf.bitwise.bitwise_xor(mixed, shifted)
-    return tf.bitwise.bitwise_and(mixed, tf.constant(num_buckets - 1, tf.int64))
+def key_pairs(left, right):
+    """int64[...] of one shape, tensors or arrays: a number for each pair of token ids."""
+    return left * 2**31 + right
 
 
 def _make_table(name: str, num_rows: int, size: int, seed: int) -> keras.Variable:

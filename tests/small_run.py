@@ -12,6 +12,7 @@ from model.classifier import Classifier
 from model.config import ModelConfig
 from model.opened import Run, describe_words, open_run
 from model.run import create_run
+from model.words import key_pairs
 from shortline import flat_values
 from tfdata.config import TokenizerConfig
 from tfdata.vocab import UNKNOWN, Vocabulary
@@ -39,10 +40,12 @@ def make_run(
         parts=describe_words(vocabulary, config, model),
     )  # fmt: skip
     random = np.random.default_rng(7)
+    every = random.integers(1, len(vocabulary), (2, 40)).astype(np.int64)
+    classifier.words.list_pairs(np.unique(key_pairs(*every)))
     for variable in classifier.weights_by_name.values():
         variable.assign(random.normal(0, 1, variable.shape))
     with CheckpointWriter() as writer:
-        writer.save([paths.best], classifier.weights_by_name, {"step": 0})
+        writer.save([paths.best], classifier.state_by_name, {"step": 0})
     return open_run(folder)
 
 

@@ -18,13 +18,13 @@ from model.linear import (
     LinearPath,
     LinearWeights,
     from_arrays,
+    hash_pairs,
     read_linear,
     to_arrays,
     write_linear,
 )
 from model.linear_fit import DualAscent, Features, fit_linear
 from model.opened import keep_answers, open_run
-from model.words import hash_pairs
 from shortline import UserError
 from tests.small_run import make_run, make_texts
 from tfdata.subwords import hash_pieces
@@ -117,26 +117,29 @@ def test_pieces_of_a_window_are_counted_once(fitted, monkeypatch):
     np.testing.assert_array_equal(again.idf, linear.idf)
 
 
+@pytest.mark.parametrize("costs", [[1, 1, 1, 1], [1, 2, 4, 2]], ids=["one cost", "costs"])
 @pytest.mark.parametrize("pieces", [NO_PIECES, PIECES], ids=["no pieces", "pieces"])
-def test_ascent_comes_to_the_minimum_of_the_svm(pieces):
+def test_ascent_comes_to_the_minimum_of_the_svm(pieces, costs):
     """The duality gap, which bounds how far the weights are from the best ones, closes."""
     window = make_window(150)
     buckets = VOCAB + PAIRS + np.unique(pieces[pieces > 0])
     features = np.append(np.arange(2, VOCAB), buckets)
     idf = np.linspace(1, 2, len(features)).astype(np.float32)
-    ascent = DualAscent(Features(features, idf, VOCAB, PAIRS, pieces), len(window), CLASSES)
+    found = Features(features, idf, VOCAB, PAIRS, pieces)
+    ascent = DualAscent(found, len(window), np.array(costs, np.float32))
     rng, gaps = np.random.default_rng(0), []
     x = describe(window, LinearWeights(features, idf, np.zeros(0), VOCAB, PAIRS, pieces))
     signs = np.where(window.labels[:, np.newaxis] == np.arange(CLASSES), 1.0, -1.0)
-    for _ in range(60):
+    cost = np.where(signs > 0, costs, 1.0)
+    for _ in range(150):
         assert list(ascent.run(window, rng))[-1] == len(window)
         duals, weights = ascent.duals.numpy()[:-1].astype(np.float64), ascent.weights()
         assert (duals >= 0).all()
         np.testing.assert_allclose(x.T @ (signs * duals), weights, atol=1e-4)
         half_norm = np.square(weights, dtype=np.float64).sum() / 2
         losses = np.maximum(0, 1 - signs * (x @ weights - 1))
-        primal = half_norm + np.square(losses).sum()
-        dual = (duals * (1 + signs)).sum() - half_norm - np.square(duals).sum() / 4
+        primal = half_norm + (cost * np.square(losses)).sum()
+        dual = (duals * (1 + signs)).sum() - half_norm - (np.square(duals) / cost).sum() / 4
         gaps.append((primal - dual) / primal)
     assert gaps[0] > 0.01
     assert -1e-5 < gaps[-1] < 1e-3
@@ -310,3 +313,17 @@ def test_a_label_that_training_lacks_is_no_example_against_the_others():
         recalls.append((answers == 0)[new.labels == 0].mean())
     assert recalls[0] > 0.97
     assert recalls[1] > recalls[0] - 0.01
+
+
+def test_a_class_of_few_texts_has_its_own_texts():
+    """With one cost for all, the large class is ahead in half of them."""
+    random = np.random.default_rng(0)
+    common = random.integers(10, 20, (600, 4))
+    rare = np.column_stack([common[:6, :3], np.full(6, 30)])
+    ids = np.concatenate([common, rare]).astype(np.uint16)
+    labels = np.r_[np.zeros(600), np.ones(6)].astype(np.int32)
+    window = build_window([(ids.ravel(), np.full(606, 4, np.int32), labels)], 0)
+    found = fit_linear(Source(window), VOCAB, 2, num_pairs=PAIRS, pieces=NO_PIECES)
+    assert found is not None
+    values = LinearPath(found).values(tf.constant(ids[600:]), tf.fill([6], 4)).numpy()
+    assert (values[:, 1] - 1 > 0.8).all()

@@ -16,7 +16,7 @@ from model.opened import describe_words, open_run
 from model.optimizer import Adam, choose_lazy
 from model.run import create_run
 from model.step import build_train_chunk
-from model.words import TABLES
+from model.words import TABLES, key_pairs
 from shortline import UserError, flat_values
 from tfdata.config import TokenizerConfig
 from tfdata.pipeline import Batch
@@ -34,9 +34,13 @@ SEED = tf.constant([0, 7], tf.int64)
 
 def _classifier(network=NETWORK, route="block", seed=0, has_parts=True):
     parts = describe_words(VOCABULARY, TOKENIZER, network) if has_parts else None
-    return Classifier(
+    classifier = Classifier(
         network, vocab_size=V, num_classes=3, unknown_id=1, route=route, seed=seed, parts=parts
     )
+    if network.pairs:
+        ids = np.random.default_rng(5).integers(1, V, (2, 2 * network.pairs))
+        classifier.words.list_pairs(np.unique(key_pairs(*ids))[: network.pairs - 1])
+    return classifier
 
 
 def _texts(num_docs=6, num_tokens=8):
@@ -170,16 +174,22 @@ def test_padding_has_no_part_in_the_logits(name, route):
     np.testing.assert_allclose(classifier.call(junk, lengths), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_pairs_tell_the_order_of_words():
-    classifier = _classifier(ModelConfig(embedding_dim=5, pieces=0, pairs=32, hidden=4))
-    hashed = classifier.words._hash_pairs
-    one, other = hashed(tf.constant([[5, 6]], tf.int64)), hashed(tf.constant([[6, 5]], tf.int64))
-    assert one[0, 0] != other[0, 0]
-    every = tf.constant([[i, j] for i in range(40) for j in range(40)], tf.int64)
-    buckets = hashed(every).numpy()[:, 0]
-    assert buckets.min() >= 0
-    counts = np.bincount(buckets, minlength=32)  # 1600 pairs, 50 a bucket
-    assert 20 < counts.min() <= counts.max() < 100
+def test_listed_pairs_have_rows_of_their_own_and_others_one_in_common():
+    classifier = _classifier(ModelConfig(embedding_dim=5, pieces=0, pairs=8, hidden=4))
+    find = classifier.words._find_pairs
+    classifier.words.list_pairs(np.zeros(0, np.int64))
+    ids = tf.constant([[5, 6, 5, 7], [6, 6, 7, 5]], tf.int64)
+    assert not find(ids).numpy().any()
+    some = np.array([[5, 6], [6, 5], [7, 5]], np.int64)
+    classifier.words.list_pairs(np.sort(key_pairs(some[:, 0], some[:, 1])))
+    # (5, 6) (6, 5) (5, 7) (7, nothing); (6, 6) (6, 7) (7, 5) (5, nothing)
+    assert find(ids).numpy().tolist() == [[1, 2, 0, 0], [0, 0, 3, 0]]
+    large = np.array([2**31 - 1], np.int64)
+    classifier.words.list_pairs(key_pairs(large, large))
+    assert find(tf.constant([[large[0], large[0]]], tf.int64)).numpy().tolist() == [[1, 0]]
+    full = key_pairs(np.full(7, 9, np.int64), np.arange(7))
+    classifier.words.list_pairs(full)
+    assert find(tf.constant([[9, 6], [9, 7]], tf.int64)).numpy().tolist() == [[7, 0], [0, 0]]
 
 
 def test_dropped_words_become_their_stems_or_unknown():
@@ -202,12 +212,12 @@ def test_a_checkpoint_without_pieces_is_refused_in_a_line(tmp_path):
     path = tmp_path / "last.npz"
     with CheckpointWriter() as writer:
         without = _classifier(NETWORKS["no pieces"])
-        writer.save([path], without.weights_by_name, {"step": 0})
+        writer.save([path], without.state_by_name, {"step": 0})
     arrays, _ = load_checkpoint(path)
     with pytest.raises(
         UserError, match=r"last.npz: pieces is missing, the network wants \(40, 5\)"
     ):
-        restore(_classifier(NETWORKS["no pairs"]).weights_by_name, arrays, path)
+        restore(_classifier(NETWORKS["no pairs"]).state_by_name, arrays, path)
 
 
 def test_texts_without_any_piece():
@@ -235,7 +245,7 @@ def test_a_run_of_before_there_were_stems_and_pieces_is_opened(tmp_path):
         network, vocab_size=len(vocabulary), num_classes=3, unknown_id=1, route="block"
     )
     with CheckpointWriter() as writer:
-        writer.save([paths.best], classifier.weights_by_name, {"step": 0})
+        writer.save([paths.best], classifier.state_by_name, {"step": 0})
     run = open_run(paths.folder)
     assert run.vocabulary == vocabulary
     ids, lengths = tf.constant([[2, 3, 1]]), tf.constant([3])
