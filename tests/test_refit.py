@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from model.infer import build_infer
 from model.longtail import Adjustment
 from model.opened import open_run
 from model.refit import MOST_DOCS, wants_refit
+from model.words import key_pairs
 from shortline import EXIT_STOPPED, UserError
 from tests.runs import SMALL, arrays_of, same_weights
 from tfdata.config import IngestConfig, TokenizerConfig
@@ -76,6 +78,24 @@ def test_all_documents_train_as_many_epochs_as_were_best(run, tested_shards):
     assert state["epoch"] == summary["best_epoch"] == summary["refit"]["epochs"]
     assert state["step"] == state["epoch"] * -(-num_docs // 64)
     assert not [*run.glob("checkpoints/refit*")]
+
+
+def test_each_network_has_the_pairs_of_what_it_learned_from(tested_shards, tmp_path):
+    out = tmp_path / "run"
+    assert train_on(tested_shards, out, "--pairs=100000") == 0
+    vocabulary, encoder = open_run(out).vocabulary, open_run(out).build_encoder()
+    counts: Counter[int] = Counter()
+    for part, file in (("train", "best"), ("valid", "final")):
+        for texts, _ in read_batches(tested_shards, part):
+            ids, lengths = encoder.encode(texts)
+            for some in np.split(ids.astype(np.int64), np.cumsum(lengths)[:-1]):
+                counts.update(key_pairs(some[:-1], some[1:]).tolist())
+        arrays, _ = load_checkpoint(out / "checkpoints" / f"{file}.npz")
+        found = arrays["pair_keys"]
+        expected = sorted(key for key, count in counts.items() if count >= 2)
+        assert 0 < len(expected) < len(vocabulary) ** 2
+        assert found[: len(expected)].tolist() == expected
+        assert (found[len(expected) :] == found[-1]).all()
 
 
 def test_joined_parts_hold_every_document_once(tested_shards):
