@@ -6,8 +6,8 @@ other; with `--turns` in the order A B C, C B A, ... with another seed each turn
 each arm, draws validation accuracy against time (`--out`), and ends with one line of JSON. The
 record is written after each turn of an arm: what is cut short keeps what it has measured.
 
-  epoch s      seconds of an epoch, without validation; the first, in which ours tokenises, does not
-               count
+  epoch s      seconds of an epoch, without validation; the first, in which ours tokenises (preset
+               default: in its start-up), does not count
   ours x       how many times as fast ours is, by that
   to .95       seconds of training until the validation accuracy first reaches the target
   start, wall  from the start of the process to the first step, compiling included; to the last

@@ -266,9 +266,7 @@ def describe_ids(flags: Flags, data: TrainInput) -> str:
         return "token ids cached"
     if data.source.residency == "stream" and not flags.pipeline.id_cache:
         return "tokenising in every epoch"
-    if flags.model.pairs:
-        return "tokenising before the first epoch"
-    return "tokenising in the first epoch"
+    return "tokenising once"
 
 
 def open_folder(

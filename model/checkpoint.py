@@ -313,6 +313,6 @@ def restore(
             found = "missing" if array is None else f"of shape {array.shape}"
             raise UserError(
                 f"{path}: {name} is {found}, the network wants {tuple(variable.shape)}; "
-                "the checkpoint belongs to other settings"
+                "the checkpoint is of other settings, or of another version: train anew"
             )
         variable.assign(array)

@@ -224,7 +224,7 @@ def measure_evenness(counts: np.ndarray) -> float:
 
 
 def choose_pairs(num_tokens: int) -> int:
-    """Vectors for the pairs of so many tokens: of which most come again.
+    """Vectors for the pairs of so many tokens: room for most of those that come again.
 
     >>> choose_pairs(100_000)
     32768

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from model.checkpoint import CheckpointWriter
 from model.classifier import Classifier
@@ -15,6 +16,7 @@ from model.run import create_run
 from model.words import key_pairs
 from shortline import flat_values
 from tfdata.config import TokenizerConfig
+from tfdata.encode import Encoder
 from tfdata.vocab import UNKNOWN, Vocabulary
 
 ODD_LABELS = ("plain", "with\ttab", 'quote " and, comma', "two\nlines", "back\\slash", "ünï 日本")
@@ -40,8 +42,9 @@ def make_run(
         parts=describe_words(vocabulary, config, model),
     )  # fmt: skip
     random = np.random.default_rng(7)
-    every = random.integers(1, len(vocabulary), (2, 40)).astype(np.int64)
-    classifier.words.list_pairs(np.unique(key_pairs(*every)))
+    ids, _ = Encoder(config, vocabulary, 12).encode(pa.array(make_texts(60)))
+    ids = ids.astype(np.int64)
+    classifier.words.list_pairs(np.unique(key_pairs(ids[:-1], ids[1:]))[::8][:63])
     for variable in classifier.weights_by_name.values():
         variable.assign(random.normal(0, 1, variable.shape))
     with CheckpointWriter() as writer:

@@ -242,13 +242,16 @@ def test_signals_are_noted_and_their_handlers_put_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_interrupted_before_there_is_a_checkpoint_nothing_is_left(args, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["find_pairs", "prepare_steps"])
+def test_interrupted_before_there_is_a_checkpoint_nothing_is_left(
+    args, tmp_path, monkeypatch, place
+):
     import model.build as build
 
     def interrupt(*rest):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "prepare_steps", interrupt)
+    monkeypatch.setattr(build, place, interrupt)
     with pytest.raises(KeyboardInterrupt):
         train.main(args)
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     [
         (".*", "[" * 100_000), (".*", ""), (".*", "5"), (".*", "[]"), (".*", "\0"),
         ("hidden: 5", "hidden: 5.5"), ("hidden: 5", "hidden: null"), ("hidden: 5", "hidden: true"),
-        ("pieces: 300", "pieces: '300'"), ("pairs: 64", "pairs: 65"), ("pairs: 64", "pairs: 64.0"),
+        ("pieces: 300", "pieces: '300'"), ("pairs: 64", "pairs: 1"), ("pairs: 64", "pairs: 64.0"),
         ("stems: 4", "stems: -1"), ("stems: 4", "stems: 2.5"), ("bag: true", "bag: hello"),
         ("max_len: 12", "max_len: x"), ("max_len: 12", "max_len: 1.5"),
         ("max_len: 12", "max_len: null"), ("tokenizer: word", "tokenizer: other"),

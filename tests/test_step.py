@@ -17,6 +17,7 @@ from model.config import ModelConfig, TrainConfig
 from model.devices import mirror
 from model.opened import describe_words
 from model.optimizer import Adam
+from model.pairs import find_pairs
 from model.state import State
 from model.step import ChunkMetrics, build_train_chunk
 from model.words import TABLES
@@ -65,6 +66,10 @@ def _metrics(shards, network, num_replicas, num_steps=21, num_blocks=1, lazy=())
             network, vocab_size=len(vocabulary), num_classes=12, unknown_id=1, route="block",
             parts=describe_words(vocabulary, tokenizer, network),
         )  # fmt: skip
+        if network.pairs:
+            keys = find_pairs(source, network.pairs - 1)
+            assert len(keys) > 100
+            classifier.words.list_pairs(keys)
         training = TrainConfig(label_smoothing=0.1)
         adam = Adam(classifier.weights_by_name, training, num_steps, scale_loss=False)
         adam.begin(0, lazy)

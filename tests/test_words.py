@@ -37,9 +37,13 @@ def _classifier(network=NETWORK, route="block", seed=0, has_parts=True):
     classifier = Classifier(
         network, vocab_size=V, num_classes=3, unknown_id=1, route=route, seed=seed, parts=parts
     )
-    if network.pairs:
-        ids = np.random.default_rng(5).integers(1, V, (2, 2 * network.pairs))
-        classifier.words.list_pairs(np.unique(key_pairs(*ids))[: network.pairs - 1])
+    if network.pairs:  # half of those that there are
+        ids = _texts()[0].numpy().astype(np.int64)
+        batches = [batch.token_ids.numpy().astype(np.int64) for batch in _batches()]
+        keys = [key_pairs(some[:, :-1], some[:, 1:]).ravel() for some in (ids, *batches)]
+        keys = np.unique(np.concatenate(keys))[::2][: network.pairs - 1]
+        classifier.words.list_pairs(keys)
+        assert 4 < (classifier.words._find_pairs(tf.constant(ids)).numpy() > 0).sum() < ids.size - 4
     return classifier
 
 
@@ -50,6 +54,12 @@ def _texts(num_docs=6, num_tokens=8):
     ids = random.integers(1, V, (num_docs, num_tokens))
     ids *= np.arange(num_tokens) < lengths[:, np.newaxis]
     return tf.constant(ids, tf.int32), tf.constant(lengths, tf.int32)
+
+
+def _batches():
+    """Of few words each, so that rows fall behind."""
+    sizes = [(4, 3), (2, 7), (3, 1)]
+    return [make_batch(Batch, *size, vocab_size=V, num_classes=3) for size in sizes]
 
 
 def _logits_and_gradients(classifier, found, num_blocks=1):
@@ -117,9 +127,7 @@ def _train(lazy, num_steps=12):
     adam = Adam(classifier.weights_by_name, training, num_steps, scale_loss=False)
     adam.begin(0, lazy)
     assert adam.lazy_tables == set(lazy)
-    sizes = [(4, 3), (2, 7), (3, 1)]  # few words each, so that rows fall behind
-    batches = [make_batch(Batch, *size, vocab_size=V, num_classes=3) for size in sizes]
-    run = build_train_chunk(classifier, adam, repeat_batches(batches), seed=0)
+    run = build_train_chunk(classifier, adam, repeat_batches(_batches()), seed=0)
     sums = run(0, num_steps)
     behind = {name: adam.state_by_name[f"adam_steps_of_rows/{name}"].numpy() for name in TABLES}
     adam.catch_up(num_steps)

@@ -1,9 +1,9 @@
 """Windows: token ids of many documents, flat, in host memory.
 
 A window is the unit of tokenising, shuffling and bucketing. `host` residency trains its first epoch
-window after window, as they are tokenised, and then holds the whole part as one; `stream` makes one
-window after the other in every epoch, so memory stays flat. Where ids come from, the texts or the
-cache on disk, changes nothing in the windows.
+window after window, as they may have to be tokenised, and then holds the whole part as one;
+`stream` makes one window after the other in every epoch, so memory stays flat. Where ids come from,
+the texts or the cache on disk, changes nothing in the windows.
 Shapes: D documents of the window, N tokens of them all.
 """
 
