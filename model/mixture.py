@@ -4,7 +4,9 @@ Validation documents choose: the weight of the least cross-entropy, or a larger 
 accuracy and macro-F1 is better by more than chance would explain. Decision values are no logits, so
 where the linear classifier is the better one, cross-entropy alone would give it too little. Nor is
 any weight less than 1 tried: who helps at all helps as much, and a few hundred documents could not
-tell such weights from 0 by their answers. Where answers are surely worse, the network stays alone.
+tell such weights from 0 by their answers; nor one above 4: for one network alone more may be better,
+but not for the mean of two that answers in the end (model.refit; bench/LOG.md). Where answers are
+surely worse, the network stays alone.
 Legend: D documents of the validation part (some of them, where they are many), C classes.
 """
 
@@ -17,7 +19,7 @@ import numpy as np
 from model.calibration import fit_temperature, mean_loss
 from model.longtail import score_answers
 
-WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)
 LEAST_DOCS = 100
 """Of the validation part: with fewer, the network answers alone."""
 _MOST_LOGITS = 1 << 19  # of the documents that cross-entropy is taken of
