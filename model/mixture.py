@@ -4,9 +4,9 @@ Validation documents choose: the weight of the least cross-entropy, or a larger 
 accuracy and macro-F1 is better by more than chance would explain. Decision values are no logits, so
 where the linear classifier is the better one, cross-entropy alone would give it too little. Nor is
 any weight less than 1 tried: who helps at all helps as much, and a few hundred documents could not
-tell such weights from 0 by their answers; nor one above 4: for one network alone more may be better,
-but not for the mean of two that answers in the end (model.refit; bench/LOG.md). Where answers are
-surely worse, the network stays alone.
+tell such weights from 0 by their answers. Nor is one above 4: for one network alone more may be
+better, but not for the mean of two that answers in the end (model.refit; bench/LOG.md). Where
+answers are surely worse, the network stays alone.
 Legend: D documents of the validation part (some of them, where they are many), C classes.
 """
 
