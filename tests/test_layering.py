@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 COMPOSING = {
     "agreement", "build", "run", "opened", "flags", "finish", "infer", "rows", "predict",
     "evaluate", "export", "examination", "explain", "tune", "tune_study", "tune_trial",
-    "linear_fit", "linear_stage", "refit",
+    "linear_fit", "linear_stage", "pairs", "refit",
 }  # fmt: skip
 """Modules of `model` that put a network and its input together, and so may know `tfdata`."""
 
