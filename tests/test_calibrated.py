@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+import train
 from model import evaluate, examination, predict
 from model.calibration import Calibration, quantiles, read_calibration, write_calibration
 from model.confidence import bin_reliability
@@ -22,6 +23,7 @@ from model.opened import open_run
 from model.run import RunPaths
 from model.scope import energy
 from shortline import UserError
+from tests.runs import SMALL
 from tests.small_run import ODD_LABELS, make_run, make_texts
 
 TEXTS = make_texts(200)
@@ -220,16 +222,19 @@ def test_out_of_scope_by_a_class_or_by_energy(run, probabilities, capsys):
             run_evaluate(capsys, run, rows, "--oos-label", "foreign")
 
 
-def test_a_training_calibrates_its_run(straight, small_shards):
-    summary = json.loads((straight / "summary.json").read_text())
-    calibration = read_calibration(RunPaths(straight).calibration)
+def test_a_training_calibrates_its_run(small_shards, tmp_path):
+    out = tmp_path / "run"
+    words = ["--data", str(small_shards.folder), "--out", str(out), "--gpus=none"]
+    assert train.main([*SMALL, *words, "--label-smoothing=0.3"]) == 0  # it doubts too much
+    summary = json.loads((out / "summary.json").read_text())
+    calibration = read_calibration(RunPaths(out).calibration)
     assert summary["temperature"] == calibration.temperature != 1
     assert calibration.num_docs == summary["calibration"]["num_docs"] == summary["num_valid"]
     assert summary["calibration"]["loss_after"] < summary["calibration"]["loss_before"]
     assert summary["calibration"]["loss_before"] == pytest.approx(summary["loss"], abs=1e-4)
-    run = open_run(straight)
+    run = open_run(out)
     assert run.calibration == calibration
-    call = tf.saved_model.load(str(straight / "export")).signatures["serving_default"]
+    call = tf.saved_model.load(str(out / "export")).signatures["serving_default"]
     logits = build_infer(run, has_gpu=False)(pa.array(TEXTS))
     scaled = tf.nn.softmax(logits / calibration.temperature)
     np.testing.assert_allclose(
