@@ -13,7 +13,7 @@ from tfdata.window import Window
 
 _LEAST_COUNT = 2
 _MOST_TOKENS = 5_000_000
-"""That pairs are counted in, within 200 MB; of more, the first: documents are in random order."""
+"""That pairs are counted in, in some 200 MB; of more, the first: documents are in random order."""
 
 
 class Source(Protocol):

@@ -329,9 +329,10 @@ def test_other_ways_of_training_come_to_the_same(run, tested_shards, tmp_path, w
     if read_summary(out)["best_epoch"] == read_summary(run)["best_epoch"]:
         ours, theirs = arrays_of(out, "final"), arrays_of(run, "final")
         if words == ["--cpu-replicas=2"]:
-            for name in ours:
-                # sums round otherwise, and Adam makes steps of whatever is left of a gradient
-                assert np.abs(ours[name] - theirs[name]).mean() < 1e-3, name
+            # sums round otherwise, and where a gradient is next to nothing, Adam's steps are not
+            apart = [np.abs(ours[name] - theirs[name]).ravel() for name in ours]
+            assert (np.concatenate(apart) > 1e-3).mean() < 1e-3
+            assert max(each.mean() for each in apart) < 1e-3
     found = score(out, tested_shards, "test")
     assert read_summary(out)["test"]["accuracy"] == pytest.approx(found, abs=1e-6)
     assert found == pytest.approx(read_summary(run)["test"]["accuracy"], abs=0.05)
