@@ -136,10 +136,11 @@ def train_held(flags: Flags, shard_set: ShardSet, devices: Devices, clock: Start
                 clock.lap("batch size")
             trainer = build_trainer(flags, shard_set, devices, state, clock)
             with contextlib.closing(trainer.feed):
-                run_epochs(trainer, state, devices, clock)
+                is_stopped = run_epochs(trainer, state, devices, clock)
             is_done, final = state.is_done, None
             if flags.scores_only and not is_done:
                 raise KeyboardInterrupt  # nothing was saved
+            is_done = is_done and (flags.scores_only or not is_stopped)
             if is_done and not flags.scores_only:
                 if wants_refit(flags.train.refit, shard_set):
                     is_done, final = train_again(trainer, state.best_epoch, shard_set, devices)
@@ -177,10 +178,11 @@ def stop(folder: str) -> int:
     return EXIT_STOPPED
 
 
-def run_epochs(trainer: Trainer, state: State, devices: Devices, clock: StartupClock) -> None:
+def run_epochs(trainer: Trainer, state: State, devices: Devices, clock: StartupClock) -> bool:
     """train chunk → log → evaluate → save, until epochs or patience end or a signal asks to stop.
 
-    Either way there is a checkpoint; `state.is_done` tells which it was.
+    Whether it was asked to, if only while the last epoch was evaluated and saved. Either way there
+    is a checkpoint; `state.is_done` tells whether any epoch is left.
     """
     from model.devices import GpuMonitor
     from model.events import MetricsLog, SilentLog
@@ -221,7 +223,8 @@ def run_epochs(trainer: Trainer, state: State, devices: Devices, clock: StartupC
                     saved_at = time.monotonic()
             if not state.is_done and is_to_stop(trainer, state, signals):
                 save(trainer, state)
-                return
+                break
+    return is_to_stop(trainer, state, signals)
 
 
 def is_to_stop(trainer: Trainer, state: State, signals: list[int]) -> bool:
@@ -371,10 +374,10 @@ def train_again(
     with tell_refit(paths.folder):
         again = build_trainer(flags, shard_set, devices, state, clock, refit_epochs=num_epochs)
         with contextlib.closing(again.feed):
-            run_epochs(again, state, devices, clock)
+            is_stopped = run_epochs(again, state, devices, clock)
     if state.is_done and workers.is_chief:
         final = keep_final(paths, again.classifier, state, again.origin)
-    return state.is_done, final
+    return state.is_done and not is_stopped, final
 
 
 def finish(trainer: Trainer, state: State, shard_set: ShardSet, final: Final | None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,6 +202,31 @@ def test_a_stopped_one_goes_on_bitwise(run, tested_shards, tmp_path, monkeypatch
     assert not [*out.glob("checkpoints/refit*")]
     for name in ("accuracy", "loss", "test"):
         assert read_summary(out)[name] == read_summary(run)[name]
+
+
+@pytest.mark.parametrize("of", ["first", "other"])
+def test_a_signal_at_the_end_of_a_training_is_answered(
+    run, tested_shards, tmp_path, monkeypatch, capsys, of
+):
+    """When the last epoch is being saved, nothing is left that would look for it."""
+    out, save = tmp_path / "run", train.save
+
+    def interrupt(trainer, state, *rest):
+        save(trainer, state, *rest)
+        if state.is_done and trainer.is_refit == (of == "other"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "save", interrupt)
+        assert train_on(tested_shards, out) == EXIT_STOPPED
+    said = capsys.readouterr().out
+    assert f"--resume {out}" in said
+    assert ("training another" in said) == (of == "other")
+    assert not (out / "summary.json").exists()
+    assert train.main(["--resume", str(out), "--gpus", "none"]) == 0
+    assert same_weights(out, run)
+    assert same_final(out, run)
+    assert read_summary(out)["test"] == read_summary(run)["test"]
 
 
 def test_what_is_there_is_not_trained_again(run, copy, capsys):
