@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import operator
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,11 +251,13 @@ def announce(flags: Flags, shard_set: ShardSet, data: TrainInput) -> None:
 def tell_findings(flags: Flags, shard_set: ShardSet) -> list[dict[str, Any]]:
     """Tells in a few lines what is wrong with the data; all of it, for summary.json."""
     assert flags.tokenizer.max_len is not None
-    found = sort_findings(check_briefly(shard_set, flags.tokenizer.max_len, flags.ingest.split))
+    found = sort_findings(check_briefly(shard_set, flags.tokenizer.max_len, flags.ingest))
     lines = describe_briefly(found)
     if lines:
-        files = " ".join(map(printable, flags.data)) or "FILE"
-        more = "FILE, for the files it was made from," if is_shard_set(Path(files)) else files
+        more = "FILE, for the files it was made from,"
+        if not (flags.data and is_shard_set(Path(flags.data[0]))):
+            words = [*flags.data, *flags.ingest.given()] or ["FILE"]
+            more = " ".join(printable(shlex.quote(word)) for word in words)
         print(f"data (python -m tfdata.doctor {more} tells more; --no-doctor: none of this):")
         print("\n".join(lines))
     return [finding.to_json() for finding in found]

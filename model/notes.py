@@ -16,7 +16,7 @@ _COUNTED = {
     "bad_rows": "rows were skipped: they do not parse",
     "invalid_utf8": "documents have invalid UTF-8, replaced by U+FFFD",
     "empty_text": "documents have an empty text, and were kept",
-    "duplicates": "documents repeat the text and label of another, and are in the same part",
+    "duplicates": "documents repeat the text and label of another",
     "texts_with_several_labels": "texts stand under several labels: no classifier gets all right",
     "texts_on_both_sides": "texts of the training part are also in the --valid or --test file",
 }

@@ -11,6 +11,7 @@ from tests.test_ingest import make, write_csv
 from tests.test_near_groups import family
 from tests.test_report import HOSTILE, Page
 from tfdata.checkup.brief import check_briefly, describe_briefly
+from tfdata.config import IngestConfig
 
 
 def shuffled(rows):
@@ -19,7 +20,8 @@ def shuffled(rows):
 
 def check(path, out, max_len=40, **config):
     shard_set = make(path, out, **config)
-    return {f.name: f for f in check_briefly(shard_set, max_len, config.get("split", "random"))}
+    config.pop("vocab_size", None)
+    return {f.name: f for f in check_briefly(shard_set, max_len, IngestConfig(**config))}
 
 
 def test_clean_data_has_no_finding(tmp_path):
@@ -48,6 +50,7 @@ def test_each_planted_fault_is_counted(tmp_path):
         "leaks": 1, "contradictions": 1, "duplicates": 151, "small_classes": 1, "max_len": 100,
     }  # fmt: skip
     assert all(finding.effect and finding.mend for finding in found.values())
+    assert "nothing to do" not in found["duplicates"].mend  # copies may stand in the other file
 
 
 def test_near_copies_name_the_split_that_parts_them(tmp_path):
@@ -57,6 +60,19 @@ def test_near_copies_name_the_split_that_parts_them(tmp_path):
     assert leaks.severity == "high"
     assert "--split group" in leaks.mend
     assert "near_leaks" not in check(path, tmp_path / "group", split="group", vocab_size=5_000)
+    half = shuffled([(f"{text} new", label) for text, label in rows[::2]])
+    held = str(write_csv(tmp_path / "held.csv", half))
+    told = check(path, tmp_path / "files", valid=held, vocab_size=5_000)["near_leaks"].mend
+    assert "give all files as one" in told, "--split group alone would part nothing"
+
+
+def test_copies_are_told_to_be_on_one_side_only_where_they_are(tmp_path):
+    rows = shuffled([*clean_rows(), *[clean_rows()[0]] * 200])
+    path = write_csv(tmp_path / "a.csv", rows)
+    assert "nothing to do" in check(path, tmp_path / "random")["duplicates"].mend
+    held = write_csv(tmp_path / "held.csv", rows[:300])
+    found = check(path, tmp_path / "files", valid=str(held))
+    assert "stay in the files that hold them" in found["duplicates"].mend
 
 
 def test_without_validation_or_of_an_older_ingest_it_says_what_it_can(tmp_path):

@@ -77,12 +77,23 @@ def test_vocabulary_names_the_class_whose_words_are_unknown(clean):
     odd = [(" ".join(f"odd{i}x{j}" for j in range(8)), "odd") for i in range(20)]
     corpus = make_corpus(rows + odd, clean_parts(len(rows)) + [0] * 10 + [1] * 10)
     (found,) = check_vocabulary(corpus, 20_000)
-    assert found.count == 1
+    assert found.figures["poor_classes"] == 1
+    assert found.count == 80, "8 words of 10 texts"
     assert found.examples[0].startswith("odd: 100% unknown, such as odd1")
     assert "--vocab-size" not in found.mend, "every training word is known already"
     (full,) = check_vocabulary(clean, 100)
-    assert full.count == 4
+    assert full.figures["poor_classes"] == 4
     assert "a larger --vocab-size than 100" in full.mend
+
+
+def test_unknown_words_that_no_class_has_many_of_are_told(clean):
+    rows = [(f"{text} odd{i}", label) for i, (text, label) in enumerate(clean_rows())]
+    words = sum(len(text.split()) for text, _ in rows[:400]) / 400
+    rows = [(" ".join([text] * round(15 / words)), label) for text, label in rows]
+    (found,) = check_vocabulary(make_corpus(rows, clean_parts(len(rows))), 20_000)
+    assert 0.05 < found.share < 0.1
+    assert found.figures["poor_classes"] == 0
+    assert found.examples[0].startswith("such as odd")
 
 
 PLANTED = {

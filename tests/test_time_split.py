@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.flags import read_flags
 from shortline import UserError
 from tests.test_ingest import docs, make
 from tfdata.config import IngestConfig
@@ -147,11 +148,24 @@ def test_a_missing_column_is_said(tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [({"split": "time"}, "name the column"), ({"time": "when"}, "--time when: needs --split time")],
+    [
+        ({"split": "time"}, "name the column"),
+        ({"time": "when"}, "--time when: needs --split time"),
+        ({"split": "group", "valid": "v.csv"}, "--split group: there is nothing to split"),
+        ({"split": "time", "time": "t", "test": "t.csv", "valid": "0"}, "nothing to split"),
+    ],
 )
 def test_flags_go_together(flags, said):
     with pytest.raises(ValueError, match=said):
         IngestConfig(**flags)
+
+
+def test_the_settings_as_words_of_a_command_line_give_the_same_settings():
+    config = IngestConfig(valid="v.csv", test="0.2", skip_bad_rows=True, split_seed=3)
+    words = ["--valid", "v.csv", "--test", "0.2", "--split-seed", "3", "--skip-bad-rows"]
+    assert config.given() == words
+    assert read_flags(["--data", "a.csv", *words]).ingest == config
+    assert not IngestConfig().given()
 
 
 def test_equal_instants_in_several_zones_are_equal():

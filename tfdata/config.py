@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -62,8 +63,32 @@ class IngestConfig:
             raise ValueError("--split time: name the column of times with --time")
         if self.split != "time" and self.time is not None:
             raise ValueError(f"--time {self.time}: needs --split time")
+        if self.split != "random" and self.has_files and not self.has_shares:
+            raise ValueError(
+                f"--split {self.split}: there is nothing to split; --valid or --test must be a "
+                "share like 0.1 (files that they name stay whole)"
+            )
         if self.delimiter is not None:
             require(len(self.delimiter) == 1, "delimiter", repr(self.delimiter), "one character")
+
+    def given(self) -> list[str]:
+        """The flags that say how this differs from the default, in the words of a command line."""
+        words = []
+        for setting in dataclasses.fields(self):
+            value, flag = getattr(self, setting.name), setting.name.replace("_", "-")
+            if value != setting.default:
+                words += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+        return words
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether a share of the documents is to be split off."""
+        return any(self.share(flag) for flag in ("valid", "test"))
+
+    @property
+    def has_files(self) -> bool:
+        """Whether a file is a part already."""
+        return any(self.share(flag) is None for flag in ("valid", "test"))
 
     def share(self, part: str) -> float | None:
         """`--valid` or `--test` as a share, or None where it names a file."""

@@ -76,8 +76,8 @@ def examine(flags: DoctorFlags) -> dict[str, Any]:
         found += suspects.check_labels(corpus, suspected)
         if flags.suspects is not None:
             _write_suspects(flags.suspects, corpus, suspected)
-    found += near.check_near(corpus, near.find_near(corpus))
-    found += duplicates.check_duplicates(corpus)
+    found += near.check_near(corpus, near.find_near(corpus), flags.ingest)
+    found += duplicates.check_duplicates(corpus, flags.ingest)
     found += classes.check_small_classes(corpus)
     found += classes.check_vocabulary(corpus, flags.tokens.vocab_size)
     found += classes.check_lengths(corpus, max_len)

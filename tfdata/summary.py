@@ -20,7 +20,7 @@ _NOTES = {
     "bad_rows": "rows skipped: they do not parse",
     "invalid_utf8": "documents with invalid UTF-8, replaced by U+FFFD",
     "empty_text": "documents with an empty text, kept",
-    "duplicates": "documents repeat the text and label of another, and stand on its side",
+    "duplicates": "documents repeat the text and label of another",
     "texts_with_several_labels": "texts stand under several labels",
     "texts_kept_in_training": "texts train because their labels or their number forbid a split",
     "texts_on_both_sides": "texts of the training part are also in your --valid or --test file",

@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfdata.checkup.classes import FEW, UNKNOWN_WORDS, mend_unknown_words
+from tfdata.checkup.classes import FEW, UNKNOWN, UNKNOWN_WORDS, mend_unknown_words
 from tfdata.checkup.corpus import Corpus
+from tfdata.checkup.duplicates import mend_duplicates
 from tfdata.checkup.finding import Finding, grade, show
-from tfdata.checkup.near import find_near_leaks
+from tfdata.checkup.near import find_near_leaks, mend_near_leaks
 from tfdata.checkup.order import TITLES
+from tfdata.config import IngestConfig
 from tfdata.label_order import Drift
 from tfdata.shards import ShardSet, read_batches
 from tfdata.split import PARTS, TRAIN
@@ -28,23 +30,26 @@ _SAMPLE_BYTES = 3 << 20
 _LEAST_CUT = 0.02
 
 
-def check_briefly(shard_set: ShardSet, max_len: int, split: str = "random") -> list[Finding]:
+def check_briefly(
+    shard_set: ShardSet, max_len: int, config: IngestConfig | None = None
+) -> list[Finding]:
     """Findings on a shard set, those that cost seconds left out.
 
     Args:
       max_len: tokens kept of a text.
-      split: by what ingest split, of IngestConfig.
+      config: how ingest made it.
     """
+    config = config or IngestConfig()
     found = [
         _check_order(shard_set), _check_both_sides(shard_set), _check_labels(shard_set),
-        _check_duplicates(shard_set), _check_small(shard_set), _check_held_out(shard_set),
+        _check_duplicates(shard_set, config), _check_small(shard_set), _check_held_out(shard_set),
         _check_lengths(shard_set, max_len),
     ]  # fmt: skip
     sample = _read_sample(shard_set)
     if sample is not None:
         found.append(_check_words(shard_set, sample))
         if importlib.util.find_spec("rapidfuzz") is not None:
-            found.append(_check_near(sample, split))
+            found.append(_check_near(sample, config))
     return [finding for finding in found if finding is not None]
 
 
@@ -98,7 +103,7 @@ def _check_labels(shard_set: ShardSet) -> Finding | None:
     )  # fmt: skip
 
 
-def _check_duplicates(shard_set: ShardSet) -> Finding | None:
+def _check_duplicates(shard_set: ShardSet, config: IngestConfig) -> Finding | None:
     count, num_docs = shard_set.counts.get("duplicates", 0), _num_docs(shard_set)
     if not count:
         return None
@@ -106,7 +111,7 @@ def _check_duplicates(shard_set: ShardSet) -> Finding | None:
         name="duplicates", severity=grade(count / num_docs, 0.25, 0.05), count=count, of=num_docs,
         title=f"{count:,} documents repeat the text and label of another",
         effect="Split row by row, validation would be a test of memory.",
-        mend="split by text here, so nothing to do",
+        mend=mend_duplicates(config),
     )  # fmt: skip
 
 
@@ -186,12 +191,12 @@ def _check_words(shard_set: ShardSet, sample: Corpus) -> Finding | None:
     known = pc.is_in(words.names, pa.array(shard_set.words, pa.string()))
     is_known = known.to_numpy(zero_copy_only=False)[ids]
     unknown = 1 - float(is_known.mean()) if len(ids) else 0.0
-    if unknown < 0.05:
+    if unknown < UNKNOWN:
         return None
     counts = np.bincount(ids[~is_known])
     commonest = np.argsort(-counts, kind="stable")[:3]
     return Finding(
-        name="vocabulary", severity=grade(unknown, 0.15, 0.05), count=int((~is_known).sum()),
+        name="vocabulary", severity=grade(unknown, 0.15, UNKNOWN), count=int((~is_known).sum()),
         of=len(ids), title=f"{unknown:.0%} of the words in held-out texts are unknown",
         examples=tuple(show(words.names[int(word)].as_py(), 40) for word in commonest[:2]),
         effect=UNKNOWN_WORDS,
@@ -200,20 +205,17 @@ def _check_words(shard_set: ShardSet, sample: Corpus) -> Finding | None:
     )  # fmt: skip
 
 
-def _check_near(sample: Corpus, split: str) -> Finding | None:
+def _check_near(sample: Corpus, config: IngestConfig) -> Finding | None:
     held = int((sample.parts[sample.first_rows] != TRAIN).sum())
     count = int((find_near_leaks(sample) >= 0).sum())
     if count < max(2, 0.02 * held):
         return None
-    mend = "--split group keeps near copies on one side, for a stricter figure"
-    if split == "group":
-        mend = "nothing more: near copies that were found stand on one side already"
     return Finding(
         name="near_leaks", severity=grade(count / held, 0.5, 0.1), count=count, of=held,
         title=f"{count:,} of {held:,} held-out texts have a near copy among "
         f"{int((sample.parts == TRAIN).sum()):,} training texts, and more among all",
         effect="Scores on them tell little about texts that are really new.",
-        mend=mend, sample=len(sample),
+        mend=mend_near_leaks(config), sample=len(sample),
     )  # fmt: skip
 
 

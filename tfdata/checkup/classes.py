@@ -11,6 +11,8 @@ from tfdata.split import TRAIN
 
 FEW = 5
 """A class of fewer documents has at most one to validate on, or none."""
+UNKNOWN = 0.05
+"""Share of the words of new texts that is worth a word, if the vocabulary has not got them."""
 _LEAST_COVERED = 0.9
 _LEAST_WORDS = 50
 
@@ -62,7 +64,7 @@ def mend_unknown_words(num_words: int, vocab_size: int) -> str:
 
 
 def check_vocabulary(corpus: Corpus, vocab_size: int) -> list[Finding]:
-    """The finding `vocabulary`: classes of whose words too few are among the commonest.
+    """The finding `vocabulary`: unknown words, and classes that have more than a tenth of them.
 
     The vocabulary is that of the training part, as ingest's; coverage is counted on the others,
     where a class has them.
@@ -82,25 +84,32 @@ def check_vocabulary(corpus: Corpus, vocab_size: int) -> list[Finding]:
     judged = total >= _LEAST_WORDS
     poor = np.flatnonzero(judged & (share < _LEAST_COVERED))
     overall = float(is_known.mean()) if len(is_known) else 1.0
-    if not len(poor):
+    if not len(poor) and overall > 1 - UNKNOWN:
         return []
     worst = poor[np.argsort(share[poor], kind="stable")][:2]
     where = "training texts" if tested is trains else "texts that validate or test"
+    title = f"{1 - overall:.1%} of the words in {where} are unknown"
+    if len(poor):
+        title += f"; in {len(poor):,} classes more than {1 - _LEAST_COVERED:.0%}"
     return [
         Finding(
             name="vocabulary",
-            severity=grade(1 - overall, 0.15, 0.05),
-            title=f"{len(poor):,} classes have more than {1 - _LEAST_COVERED:.0%} unknown words in "
-            f"their {where}; over all classes {1 - overall:.1%} are unknown",
-            count=len(poor),
-            of=int(judged.sum()),
+            severity=grade(1 - overall, 0.15, UNKNOWN),
+            title=title,
+            count=int((~is_known).sum()),
+            of=len(is_known),
             examples=tuple(
                 f"{show(corpus.labels[c], 40)}: {1 - share[c]:.0%} unknown, such as "
                 + _unknown_words(corpus, c, tested, known)
                 for c in worst
-            ),
+            )
+            or (f"such as {_most_common(corpus, words.ids[tested][~is_known])}",),
             effect=UNKNOWN_WORDS,
-            figures={"coverage": overall, "worst_coverage": float(share[worst[0]])},
+            figures={
+                "coverage": overall,
+                "poor_classes": len(poor),
+                "judged_classes": int(judged.sum()),
+            },
             mend=mend_unknown_words(int((counts > 0).sum()), vocab_size),
         )
     ]
@@ -109,7 +118,11 @@ def check_vocabulary(corpus: Corpus, vocab_size: int) -> list[Finding]:
 def _unknown_words(corpus: Corpus, code: int, tested: np.ndarray, known: np.ndarray) -> str:
     documents = corpus.words.documents()
     ids = corpus.words.ids[tested & (corpus.codes[documents] == code)]
-    counts = np.bincount(ids[~known[ids]])
+    return _most_common(corpus, ids[~known[ids]])
+
+
+def _most_common(corpus: Corpus, ids: np.ndarray) -> str:
+    counts = np.bincount(ids)
     return ", ".join(
         show(corpus.words.names[int(word)].as_py(), 20)
         for word in np.argsort(-counts, kind="stable")[:3]

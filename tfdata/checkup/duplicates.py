@@ -6,11 +6,13 @@ import numpy as np
 
 from tfdata.checkup.corpus import Corpus
 from tfdata.checkup.finding import Finding, grade, show
+from tfdata.config import IngestConfig
 from tfdata.split import PARTS, TEST, TRAIN, VALID
 
 
-def check_duplicates(corpus: Corpus) -> list[Finding]:
+def check_duplicates(corpus: Corpus, config: IngestConfig | None = None) -> list[Finding]:
     """The finding `duplicates`: rows whose text and label an earlier row has."""
+    config = config or IngestConfig()
     pairs, firsts, times = np.unique(_pairs(corpus), return_index=True, return_counts=True)
     count = len(corpus) - len(pairs)
     if not count:
@@ -34,10 +36,19 @@ def check_duplicates(corpus: Corpus) -> list[Finding]:
             effect=f"Split row by row, {seen:.0%} of the validation rows would have their very "
             "text in training, and the score would be one of memory.",
             figures={"distinct_texts": len(copies), "seen_if_split_by_row": seen},
-            mend="nothing to do for the split: --valid 0.1 splits by text, so copies stay "
-            "together; drop copies only if they come from a fault, not if they come from life",
+            mend=f"{mend_duplicates(config)}; drop copies only if they come from a fault, not if "
+            "they come from life",
         )
     ]
+
+
+def mend_duplicates(config: IngestConfig) -> str:
+    """What to do about copies, which only --split random and group keep on one side."""
+    if config.split == "time":
+        return "split by time here, so a newer copy may validate or test"
+    if not config.has_files:
+        return "split by text here, so nothing to do"
+    return "copies stay in the files that hold them; what else is split is split by text"
 
 
 def check_contradictions(corpus: Corpus) -> list[Finding]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfdata.checkup.corpus import Corpus
 from tfdata.checkup.finding import Finding, grade, show
+from tfdata.config import IngestConfig
 from tfdata.minhash import SIMILAR, Runs, band_keys, compare_texts
 from tfdata.split import TRAIN
 from tfdata.words import mix, take_ranges
@@ -95,8 +96,24 @@ def _band_keys(corpus: Corpus, rows: np.ndarray) -> Iterator[np.ndarray]:
     return band_keys(mix(ids.astype(np.uint64)), lengths)
 
 
-def check_near(corpus: Corpus, near: NearTexts) -> list[Finding]:
+def mend_near_leaks(config: IngestConfig) -> str:
+    """What parts near copies that training and held-out documents share."""
+    if not config.has_shares:
+        return (
+            "for a stricter figure give all files as one, and let --valid 0.1 --split group keep "
+            "near copies on one side"
+        )
+    if config.split != "group":
+        return "--split group keeps near copies on one side, for a stricter figure"
+    files = "; copies in a --valid or --test file stay there" if config.has_files else ""
+    return f"nothing more: near copies that were found stand on one side already{files}"
+
+
+def check_near(
+    corpus: Corpus, near: NearTexts, config: IngestConfig | None = None
+) -> list[Finding]:
     """The findings `near_leaks`, `near_contradictions` and `near_duplicates`."""
+    config = config or IngestConfig()
     num_held = int((corpus.parts[corpus.first_rows] != TRAIN).sum())
     num_texts = len(corpus.first_rows)
     how = f"edit distance at most {1 - SIMILAR:.0%} of the length"
@@ -106,7 +123,7 @@ def check_near(corpus: Corpus, near: NearTexts) -> list[Finding]:
             f"at least {{count:,}} of {num_held:,} texts that validate or test have a near copy in "
             f"training ({how})",
             "Scores on them tell little about texts that are really new.",
-            "--split group keeps near copies on one side, for a stricter figure",
+            mend_near_leaks(config),
         ),
         _finding(
             corpus, near.across, num_texts, "near_contradictions", (0.2, 0.02),

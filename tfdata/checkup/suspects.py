@@ -109,7 +109,7 @@ def check_labels(corpus: Corpus, suspects: Suspects) -> list[Finding]:
             " of the validation rows.",
             figures={"accuracy": suspects.accuracy, "about_in_all": share * len(corpus)},
             mend="look at the surest in the file of --suspects FILE and correct the labels; "
-            "--label-smoothing 0.1 makes training mind the rest less",
+            "label smoothing, which training has by default, makes it mind the rest less",
             sample=suspects.sample if suspects.sample < len(corpus) else None,
         )
     ]
