@@ -103,10 +103,10 @@ def mend_near_leaks(config: IngestConfig) -> str:
             "for a stricter figure give all files as one, and let --valid 0.1 --split group keep "
             "near copies on one side"
         )
-    if config.split != "group":
-        return "--split group keeps near copies on one side, for a stricter figure"
-    files = "; copies in a --valid or --test file stay there" if config.has_files else ""
-    return f"nothing more: near copies that were found stand on one side already{files}"
+    mend = "--split group keeps near copies on one side, for a stricter figure"
+    if config.split == "group":
+        mend = "nothing more: near copies that were found stand on one side already"
+    return mend + ("; those in a --valid or --test file stay there" if config.has_files else "")
 
 
 def check_near(
