@@ -66,10 +66,11 @@ def test_suspects_are_written(tmp_path, capsys):
     path = write_csv(tmp_path / "a.csv", rows)
     _, findings, _ = run(capsys, path, "--suspects", tmp_path / "s.csv")
     table = pa_csv.read_csv(tmp_path / "s.csv")
-    assert table.column_names == ["row", "label", "likelier", "margin", "text"]
+    assert table.column_names == ["file", "row", "label", "likelier", "margin", "text"]
     assert len(table) == findings["label_errors"]["count"]
     assert table.to_pylist()[0] | {"margin": 0} == {
-        "row": 7, "label": rows[7][1], "likelier": label, "margin": 0, "text": text,
+        "file": str(path), "row": 7 + 2, "label": rows[7][1], "likelier": label, "margin": 0,
+        "text": text,
     }  # fmt: skip
     with pytest.raises(UserError, match="exists already"):
         main([str(path), "--suspects", str(tmp_path / "s.csv")])

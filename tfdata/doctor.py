@@ -40,7 +40,8 @@ class DoctorFlags:
     sample: int = _SAMPLE
     """Most documents that the light classifier looks at (order, label errors)."""
     suspects: Path | None = None
-    """CSV file to write: the likely label errors, the surest first."""
+    """CSV file to write: the likely label errors, the surest first, by file and row (a CSV file's
+    header is row 1; of JSONL and fastText the line)."""
     json: bool = False
     """Nothing but one line of JSON."""
     ingest: IngestConfig = field(default_factory=IngestConfig)
@@ -95,14 +96,15 @@ def examine(flags: DoctorFlags) -> dict[str, Any]:
 
 
 def _write_suspects(path: Path, corpus: Any, suspected: Any) -> None:
-    """Row, label, likelier label, margin and text of each likely label error."""
+    """File, row, label, likelier label, margin and text of each likely label error."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
     names = pa.array(corpus.labels)
     table = pa.table(
         {
-            "row": suspected.rows,
+            "file": corpus.files.take(suspected.rows).cast(pa.string()),
+            "row": corpus.rows[suspected.rows],
             "label": names.take(pa.array(corpus.codes[suspected.rows])),
             "likelier": names.take(pa.array(suspected.codes)),
             "margin": suspected.margins,

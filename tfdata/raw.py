@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from shortline import UserError, printable
@@ -51,17 +52,20 @@ class ReadCounts:
     """Bytes read so far of the files as they lie on the disk: for progress."""
 
 
+NumberedBatch = tuple[pa.RecordBatch, np.ndarray]
+
+
 @dataclass(frozen=True)
 class RawTable:
     """An opened file: its column names, and `read(columns)` for batches of those (None: all).
 
     Values of CSV, JSONL and fastText files come as binary columns, the very bytes of the file;
-    Parquet keeps its types. `first_row` is the number that a user gives the first data row.
+    Parquet keeps its types. With each batch come the numbers int64[n] that a user gives its rows:
+    a header is row 1, and what is skipped counts too; of JSONL and fastText they are lines.
     """
 
     names: list[str]
-    read: Callable[[Sequence[str] | None], Iterator[pa.RecordBatch]] = field(repr=False)
-    first_row: int = 1
+    read: Callable[[Sequence[str] | None], Iterator[NumberedBatch]] = field(repr=False)
 
 
 def open_raw(path: Path) -> pa.OSFile:
