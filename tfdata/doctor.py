@@ -68,7 +68,8 @@ def examine(flags: DoctorFlags) -> dict[str, Any]:
     corpus, counts = read_corpus(flags.inputs, flags.ingest, flags.tokens.filters)
     max_len = flags.tokens.max_len or classes.usual_max_len(corpus)
     cost = order.measure_cost(corpus, flags.sample) if order.may_measure(corpus) else None
-    found = order.check_order(corpus, cost)
+    found = columns.check_open_quotes(counts.open_quotes, counts.rows_read)
+    found += order.check_order(corpus, cost)
     found += duplicates.check_leaks(corpus)
     found += duplicates.check_contradictions(corpus)
     found += columns.check_label_in_text(corpus)

@@ -44,6 +44,8 @@ class ReadCounts:
     """Kept documents in which invalid UTF-8 became U+FFFD."""
     empty_text: int = 0
     """Kept documents whose text has no character."""
+    open_quotes: list[str] = field(default_factory=list)
+    """CSV fields that seem to have swallowed rows: file, row and lines of each."""
     columns: set[tuple[str, str]] = field(default_factory=set)
     """The (text, label) columns that were read."""
     time_kinds: set[str] = field(default_factory=set)
@@ -62,10 +64,12 @@ class RawTable:
     Values of CSV, JSONL and fastText files come as binary columns, the very bytes of the file;
     Parquet keeps its types. With each batch come the numbers int64[n] that a user gives its rows:
     a header is row 1, and what is skipped counts too; of JSONL and fastText they are lines.
+    Reading a CSV file to its end fills `open_quotes`: row and lines of fields that hold rows.
     """
 
     names: list[str]
     read: Callable[[Sequence[str] | None], Iterator[NumberedBatch]] = field(repr=False)
+    open_quotes: list[tuple[int, int]] = field(default_factory=list)
 
 
 def open_raw(path: Path) -> pa.OSFile:

@@ -84,6 +84,8 @@ def read_file(
             stamps = column_as_text(batch, config.time, folders, file)
             times = _parse_column(stamps, config.time, place, counts)
         yield from _clean(texts, labels, times, place, counts)
+    name = file.relative_to(path.parent)  # the same wherever the data lies
+    counts.open_quotes += [f"{name}: row {r:,} runs over {n:,} lines" for r, n in table.open_quotes]
     return replace(config, text=text, label=label)
 
 

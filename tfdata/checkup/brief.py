@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdata.checkup.classes import FEW, UNKNOWN_WORDS, mend_unknown_words
+from tfdata.checkup.columns import check_open_quotes
 from tfdata.checkup.corpus import Corpus
 from tfdata.checkup.finding import Finding, grade, show
 from tfdata.checkup.near import find_near_leaks
@@ -35,7 +36,9 @@ def check_briefly(shard_set: ShardSet, max_len: int, split: str = "random") -> l
       max_len: tokens kept of a text.
       split: by what ingest split, of IngestConfig.
     """
+    counts = shard_set.counts
     found = [
+        *check_open_quotes(counts.get("open_quotes", ()), counts.get("rows_read", 0)),
         _check_order(shard_set), _check_both_sides(shard_set), _check_labels(shard_set),
         _check_duplicates(shard_set), _check_small(shard_set), _check_held_out(shard_set),
         _check_lengths(shard_set, max_len),
