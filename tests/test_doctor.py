@@ -104,6 +104,18 @@ def test_what_the_user_got_wrong_is_said(arguments, said, tmp_path, monkeypatch)
         main(arguments)
 
 
+def test_rows_that_do_not_parse_are_no_rows_without_a_label(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na b,x\nc d,y\ne f,\na,b,c\nd\n")
+    with pytest.raises(UserError, match=r"tfdata\.doctor .*--skip-bad-rows"):
+        main([str(path)])
+    result, _, lines = run(capsys, path, "--skip-bad-rows")
+    assert (result["num_dropped"], result["num_skipped"]) == (1, 2)
+    assert lines[0].endswith(
+        " (1 rows without text or label dropped, 2 rows that do not parse skipped)"
+    )
+
+
 def test_tiny_data_is_no_trouble(tmp_path, capsys):
     path = write_csv(tmp_path / "a.csv", [("a b", "x"), ("", "x"), ("c", "y")])
     _, findings, _ = run(capsys, path)

@@ -30,7 +30,10 @@ from tfdata.raw import (
     reading,
 )
 
-_SKIP_MEND = "mend the row (train.py and tfdata.ingest skip such rows with --skip-bad-rows)"
+_SKIP_MEND = (
+    "mend the row (train.py, tfdata.ingest, tfdata.doctor and model.evaluate skip such rows with "
+    "--skip-bad-rows)"
+)
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
 _MOST_QUOTES = 1_000

@@ -87,7 +87,8 @@ def examine(flags: DoctorFlags) -> dict[str, Any]:
     found += columns.check_columns(flags.inputs, flags.ingest)
     return {
         "num_docs": len(corpus),
-        "num_dropped": counts.rows_read - counts.rows_kept,
+        "num_dropped": counts.dropped_null_text + counts.dropped_null_label,
+        "num_skipped": counts.bad_rows,
         "num_classes": len(corpus.labels),
         "lengths": classes.describe_lengths(corpus, max_len),
         "accuracy": suspected.accuracy if suspected is not None else None,
@@ -122,8 +123,13 @@ def describe(result: dict[str, Any]) -> str:
 
     lengths, findings = result["lengths"], result["findings"]
     head = f"{result['num_docs']:,} documents in {result['num_classes']:,} classes"
-    if result["num_dropped"]:
-        head += f" ({result['num_dropped']:,} rows without text or label dropped)"
+    said = {
+        "num_dropped": "rows without text or label dropped",
+        "num_skipped": "rows that do not parse skipped",
+    }
+    left_out = [f"{result[name]:,} {what}" for name, what in said.items() if result[name]]
+    if left_out:
+        head += f" ({', '.join(left_out)})"
     words = (
         f"words of a text: median {lengths['words_median']:.0f}, 95 % have at most "
         f"{lengths['words_p95']:.0f}, longest {lengths['words_max']:.0f}; "

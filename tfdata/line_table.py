@@ -26,7 +26,10 @@ from tfdata.raw import (
 )
 
 _BLOCK_BYTES = 4 << 20
-_SKIP_MEND = "mend the line (train.py and tfdata.ingest skip such lines with --skip-bad-rows)"
+_SKIP_MEND = (
+    "mend the line (train.py, tfdata.ingest, tfdata.doctor and model.evaluate skip such lines with "
+    "--skip-bad-rows)"
+)
 _FASTTEXT = re.compile(rb"__label__(\S+)(?:[ \t]+(?!__label__)(.*))?", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
