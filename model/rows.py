@@ -163,7 +163,7 @@ def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:
             members = shown[1:-1]
         return {"text": row.get(text), "object": open_object(members)}
 
-    for rows in parse_lines(path, parse, False, ReadCounts()):
+    for rows, _ in parse_lines(path, parse, False, ReadCounts()):
         texts, objects = (
             decode_texts(binary_array([row[key] for row in rows]))[0] for key in ("text", "object")
         )

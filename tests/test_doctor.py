@@ -66,10 +66,11 @@ def test_suspects_are_written(tmp_path, capsys):
     path = write_csv(tmp_path / "a.csv", rows)
     _, findings, _ = run(capsys, path, "--suspects", tmp_path / "s.csv")
     table = pa_csv.read_csv(tmp_path / "s.csv")
-    assert table.column_names == ["row", "label", "likelier", "margin", "text"]
+    assert table.column_names == ["file", "row", "label", "likelier", "margin", "text"]
     assert len(table) == findings["label_errors"]["count"]
     assert table.to_pylist()[0] | {"margin": 0} == {
-        "row": 7, "label": rows[7][1], "likelier": label, "margin": 0, "text": text,
+        "file": str(path), "row": 7 + 2, "label": rows[7][1], "likelier": label, "margin": 0,
+        "text": text,
     }  # fmt: skip
     with pytest.raises(UserError, match="exists already"):
         main([str(path), "--suspects", str(tmp_path / "s.csv")])
@@ -101,6 +102,18 @@ def test_what_the_user_got_wrong_is_said(arguments, said, tmp_path, monkeypatch)
     write_csv(Path("a.csv"), clean_rows(10))
     with pytest.raises(UserError, match=re.escape(said)):
         main(arguments)
+
+
+def test_rows_that_do_not_parse_are_no_rows_without_a_label(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na b,x\nc d,y\ne f,\na,b,c\nd\n")
+    with pytest.raises(UserError, match=r"tfdata\.doctor .*--skip-bad-rows"):
+        main([str(path)])
+    result, _, lines = run(capsys, path, "--skip-bad-rows")
+    assert (result["num_dropped"], result["num_skipped"]) == (1, 2)
+    assert lines[0].endswith(
+        " (1 rows without text or label dropped, 2 rows that do not parse skipped)"
+    )
 
 
 def test_tiny_data_is_no_trouble(tmp_path, capsys):

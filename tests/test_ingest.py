@@ -264,6 +264,26 @@ def test_cache_goes_by_content_and_settings(tmp_path, rows, capsys):
     assert changed.counts["rows_kept"] == len(rows) - 1
 
 
+def test_what_was_read_is_told_again_from_the_cache(tmp_path, rows, capsys):
+    source = write_csv(tmp_path / "a.csv", [*rows, ("no label", "")])
+
+    def told():
+        ingest_cached([source], IngestConfig(), TokenizerConfig(), tmp_path / "cache")
+        return capsys.readouterr().out.split("\n", 1)
+
+    (made, first), (found, again) = told(), told()
+    assert made.startswith("ingesting into ")
+    assert found.startswith("data ingested before, unchanged: ")
+    assert "columns: text `text`, label `label`" in first
+    assert "1 rows dropped: they have no label" in first
+    assert again == first
+    (manifest,) = tmp_path.glob("cache/*/manifest.json")
+    written = json.loads(manifest.read_text())
+    del written["counts"]["open_quotes"]  # as an older version wrote it
+    manifest.write_text(json.dumps(written))
+    assert told() == [found, first]
+
+
 def test_the_command_ends_with_one_line_of_json(tmp_path, rows, capsys):
     source = write_csv(tmp_path / "a.csv", [*rows, ("", "c1"), ("no label", "")])
     main([str(source), "--out", str(tmp_path / "out"), "--valid", "0.2", "--vocab-size", "99"])

@@ -132,6 +132,47 @@ def test_a_ragged_row_is_named_or_skipped(file):
     assert (counts.rows_read, counts.bad_rows) == (4, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", '\n\ntext,label\n"a\na",x\nb,x,x\n\nb,x\n,\nlast,x\n', [2, 4, 6]),
+        ("a.jsonl", '\n{"text": "a", "label": "x"}\n\n{\n{"text": "b", "label": "x"}', [2, 5]),
+        ("a.ft", "\n__label__x a\nno label\n__label__x b\n", [2, 4]),
+    ],
+)
+def test_rows_are_numbered_as_messages_number_them(file, name, content, expected):
+    batches = read_documents(
+        file(name, content), IngestConfig(skip_bad_rows=True), ReadCounts(), places=True
+    )
+    assert [row for batch in batches for row in batch.column("row").to_pylist()] == expected
+
+
+def test_rows_of_many_blocks_are_numbered_among_skipped_ones(file, monkeypatch):
+    monkeypatch.setattr(csv_table, "MAX_ROW_BYTES", 1000)
+    lines = ["bad" if i % 97 == 5 or i > 1990 else f"{i},x" for i in range(2, 2000)]
+    path = file("a.csv", "text,label\n" + "\n".join(lines))
+    for batch in read_documents(path, IngestConfig(skip_bad_rows=True), ReadCounts(), places=True):
+        assert batch.column("row").to_pylist() == list(map(int, batch.column("text").to_pylist()))
+
+
+def test_the_files_of_a_folder_are_named_with_their_rows(tmp_path):
+    (tmp_path / "label=x").mkdir()
+    table = pa.table({"text": ["a", None, "c"]})
+    pq.write_table(table, tmp_path / "label=x" / "a.parquet")
+    pq.write_table(table, tmp_path / "label=x" / "b.parquet")
+    batches = read_documents(tmp_path, IngestConfig(), ReadCounts(), places=True)
+    places = [row for batch in batches for row in batch.select(["file", "row"]).to_pylist()]
+    assert places == [
+        {"file": str(tmp_path / "label=x" / f"{name}.parquet"), "row": row}
+        for name in "ab" for row in (1, 3)
+    ]  # fmt: skip
+
+
+def test_leading_blank_lines_are_no_rows_in_messages(file):
+    with pytest.raises(UserError, match=r"a\.csv: row 3 .* has 1 columns"):
+        read(file("a.csv", "\n\ntext,label\na,b\nbad\n"))
+
+
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize(
     "broken", ['"a,b', 'a,"b', 'a,"'], ids=["first column", "last column", "alone"]

@@ -13,16 +13,30 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from shortline import UserError, printable
-from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, Stream, reading
+from tfdata.open_quotes import find_open_quotes
+from tfdata.raw import (
+    BOM,
+    MAX_ROW_BYTES,
+    NumberedBatch,
+    RawTable,
+    ReadCounts,
+    Stream,
+    reading,
+)
 
-_SKIP_MEND = "mend the row (train.py and tfdata.ingest skip such rows with --skip-bad-rows)"
+_SKIP_MEND = (
+    "mend the row (train.py, tfdata.ingest, tfdata.doctor and model.evaluate skip such rows with "
+    "--skip-bad-rows)"
+)
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
+_MOST_QUOTES = 1_000
 _MOST_IDLE_SECONDS = 1.0
 _INVALID, _REPLACED = "\ufdd0", "\ufffd"  # the first is a noncharacter: no text may hold it
 
@@ -50,16 +64,18 @@ def open_csv(
     if not delimiter.isascii():
         raise UserError(f"--delimiter {delimiter}: must be an ASCII character")
 
-    def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    open_quotes: list[tuple[int, int]] = []
+
+    def read(columns: Sequence[str] | None) -> Iterator[NumberedBatch]:
         wanted = range(len(names)) if columns is None else [names.index(c) for c in columns]
         if header_only:  # Arrow would take a lone header line for an incomplete row
             return
         reader = _Reader(path, len(names), delimiter, blank_lines, skip_bad_rows, counts)
-        for batch in reader.read(wanted):
-            arrays = [batch.column(str(i)) for i in wanted]
-            yield pa.RecordBatch.from_arrays(arrays, [names[i] for i in wanted])
+        for batch, rows in reader.read(wanted):
+            yield batch.rename_columns([names[i] for i in wanted]), rows
+        open_quotes.extend(sorted(reader.open_quotes))  # of skipped rows come before their batch
 
-    return RawTable(names, read, first_row=2)
+    return RawTable(names, read, open_quotes)
 
 
 def _first_rows(text: str, delimiter: str) -> list[list[str]]:
@@ -146,21 +162,25 @@ class _Reader:
         self._num_columns, self._delimiter = num_columns, delimiter
         self._blank_lines, self._skip = blank_lines, skip_bad_rows
         self._fault: pa_csv.InvalidRow | None = None
-        self._rows = 1  # the header
+        self._row = 1  # the last one that was given; the header is the first
+        self._skipped: list[int] = []
+        self.open_quotes: list[tuple[int, int]] = []
 
-    def read(self, wanted: Sequence[int]) -> Iterator[pa.RecordBatch]:
-        """Batches of binary columns named "0", "1", ...: those wanted, and the last."""
+    def read(self, wanted: Sequence[int]) -> Iterator[NumberedBatch]:
+        """Batches of the binary columns wanted; all are looked at for open quotes."""
         last = None
         opened = contextlib.closing(_Utf8Stream(self._path, self._counts))
         with reading(self._path), opened as stream:
             try:
-                reader = self._open(stream, {*wanted, self._num_columns - 1})
+                reader = self._open(stream)
                 for batch in reader:
-                    self._rows += batch.num_rows
+                    rows = self._number(batch.num_rows)
                     if batch.num_rows:
-                        last = batch.column(str(self._num_columns - 1))[-1].as_py()
-                    columns = [stream.restore(column) for column in batch.columns]
-                    yield pa.RecordBatch.from_arrays(columns, batch.schema.names)
+                        last = batch.column(self._num_columns - 1)[-1].as_py()
+                    for column in batch.columns:
+                        self._find_open_quotes(column, rows)
+                    columns = [stream.restore(batch.column(i)) for i in wanted]
+                    yield pa.RecordBatch.from_arrays(columns, list(map(str, wanted))), rows
             except BaseException as error:
                 stream.stop()
                 if isinstance(error, pa.ArrowInvalid):
@@ -169,10 +189,10 @@ class _Reader:
             # Arrow closes an open quote silently at the end of the file
             if last and set(last) & set(b"\r\n") and not stream.tail.rstrip(b"\r\n").endswith(b'"'):
                 raise UserError(
-                    f"{self._path}: row {self._rows} runs to the end of the file; {_QUOTE_MEND}"
+                    f"{self._path}: row {self._row} runs to the end of the file; {_QUOTE_MEND}"
                 )
 
-    def _open(self, stream: Stream, columns: set[int]) -> pa_csv.CSVStreamingReader:
+    def _open(self, stream: Stream) -> pa_csv.CSVStreamingReader:
         # own names: a file may use one twice, and Arrow's would be read from the file again
         names = [str(i) for i in range(self._num_columns)]
         return pa_csv.open_csv(
@@ -187,15 +207,37 @@ class _Reader:
             ),
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.binary() for name in names}, check_utf8=False,
-                include_columns=[str(i) for i in sorted(columns)], strings_can_be_null=False,
+                strings_can_be_null=False,
             ),
         )  # fmt: skip
+
+    def _find_open_quotes(self, column: pa.Array, rows: Sequence[int] | np.ndarray) -> None:
+        found = find_open_quotes(column, self._delimiter, self._num_columns)
+        for i in found[: _MOST_QUOTES - len(self.open_quotes)]:
+            num_lines = column[int(i)].as_py().count(b"\n") + 1
+            self.open_quotes.append((int(rows[i]), num_lines))
+
+    def _number(self, num_rows: int) -> np.ndarray:
+        """The numbers int64[n] of the next rows that are not skipped."""
+        if not num_rows:
+            return np.zeros(0, np.int64)
+        skipped = np.array(self._skipped, np.int64)  # also of later batches: Arrow is blocks ahead
+        rows = self._row + 1 + np.arange(num_rows + len(skipped))
+        rows = np.setdiff1d(rows, skipped, assume_unique=True)[:num_rows]
+        self._row = int(rows[-1])
+        del self._skipped[: np.searchsorted(skipped, self._row)]
+        return rows
+
+    def _number_of(self, row: pa_csv.InvalidRow) -> int:
+        return (row.number or 0) - self._blank_lines
 
     def _handle_bad_row(self, row: pa_csv.InvalidRow) -> str:
         if self._skip and row.text.count("\n") <= _MOST_LINES_SKIPPED:
             self._counts.bad_rows += 1
             self._counts.rows_read += 1
-            self._rows += 1
+            self._skipped.append(self._number_of(row))
+            if "\n" in row.text:
+                self._find_open_quotes(pa.array([row.text.encode()]), self._skipped[-1:])
             return "skip"
         self._fault = row
         return "error"
@@ -203,7 +245,7 @@ class _Reader:
     def _explained(self, error: pa.ArrowInvalid) -> UserError:
         if self._fault is not None:
             lines = self._fault.text.count("\n") + 1
-            where = f"{self._path}: row {self._fault.number or '?'} (the header is row 1)"
+            where = f"{self._path}: row {self._number_of(self._fault)} (the header is row 1)"
             if lines > _MOST_LINES_SKIPPED:
                 return UserError(f"{where} runs over {lines} lines; {_QUOTE_MEND}")
             return UserError(
@@ -213,7 +255,7 @@ class _Reader:
             )
         if "straddl" in str(error):
             return UserError(
-                f"{self._path}: a row after row {self._rows} is longer than "
+                f"{self._path}: a row after row {self._row} is longer than "
                 f"{MAX_ROW_BYTES >> 20} MiB; {_QUOTE_MEND}"
             )
         return UserError(f"{self._path}: cannot be read as CSV: {printable(str(error), 200)}")

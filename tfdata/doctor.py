@@ -40,7 +40,8 @@ class DoctorFlags:
     sample: int = _SAMPLE
     """Most documents that the light classifier looks at (order, label errors)."""
     suspects: Path | None = None
-    """CSV file to write: the likely label errors, the surest first."""
+    """CSV file to write: the likely label errors, the surest first, by file and row (a CSV file's
+    header is row 1; of JSONL and fastText the line)."""
     json: bool = False
     """Nothing but one line of JSON."""
     ingest: IngestConfig = field(default_factory=IngestConfig)
@@ -67,7 +68,8 @@ def examine(flags: DoctorFlags) -> dict[str, Any]:
     corpus, counts = read_corpus(flags.inputs, flags.ingest, flags.tokens.filters)
     max_len = flags.tokens.max_len or classes.usual_max_len(corpus)
     cost = order.measure_cost(corpus, flags.sample) if order.may_measure(corpus) else None
-    found = order.check_order(corpus, cost)
+    found = columns.check_open_quotes(counts.open_quotes, counts.rows_read)
+    found += order.check_order(corpus, cost)
     found += duplicates.check_leaks(corpus)
     found += duplicates.check_contradictions(corpus)
     found += columns.check_label_in_text(corpus)
@@ -85,7 +87,8 @@ def examine(flags: DoctorFlags) -> dict[str, Any]:
     found += columns.check_columns(flags.inputs, flags.ingest)
     return {
         "num_docs": len(corpus),
-        "num_dropped": counts.rows_read - counts.rows_kept,
+        "num_dropped": counts.dropped_null_text + counts.dropped_null_label,
+        "num_skipped": counts.bad_rows,
         "num_classes": len(corpus.labels),
         "lengths": classes.describe_lengths(corpus, max_len),
         "accuracy": suspected.accuracy if suspected is not None else None,
@@ -95,14 +98,15 @@ def examine(flags: DoctorFlags) -> dict[str, Any]:
 
 
 def _write_suspects(path: Path, corpus: Any, suspected: Any) -> None:
-    """Row, label, likelier label, margin and text of each likely label error."""
+    """File, row, label, likelier label, margin and text of each likely label error."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
     names = pa.array(corpus.labels)
     table = pa.table(
         {
-            "row": suspected.rows,
+            "file": corpus.files.take(suspected.rows).cast(pa.string()),
+            "row": corpus.rows[suspected.rows],
             "label": names.take(pa.array(corpus.codes[suspected.rows])),
             "likelier": names.take(pa.array(suspected.codes)),
             "margin": suspected.margins,
@@ -119,8 +123,13 @@ def describe(result: dict[str, Any]) -> str:
 
     lengths, findings = result["lengths"], result["findings"]
     head = f"{result['num_docs']:,} documents in {result['num_classes']:,} classes"
-    if result["num_dropped"]:
-        head += f" ({result['num_dropped']:,} rows without text or label dropped)"
+    said = {
+        "num_dropped": "rows without text or label dropped",
+        "num_skipped": "rows that do not parse skipped",
+    }
+    left_out = [f"{result[name]:,} {what}" for name, what in said.items() if result[name]]
+    if left_out:
+        head += f" ({', '.join(left_out)})"
     words = (
         f"words of a text: median {lengths['words_median']:.0f}, 95 % have at most "
         f"{lengths['words_p95']:.0f}, longest {lengths['words_max']:.0f}; "

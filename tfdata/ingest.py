@@ -229,7 +229,7 @@ def ingest_cached(
                 shard_set = _ingest(
                     sources, folder, ingest_config, tokenizer_config, True, EngineConfig()
                 )
-                print(summarize(shard_set))
+    print(summarize(shard_set))
     return shard_set
 
 

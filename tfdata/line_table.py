@@ -11,13 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from shortline import UserError, printable
-from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, Stream, reading
+from tfdata.raw import (
+    BOM,
+    MAX_ROW_BYTES,
+    NumberedBatch,
+    RawTable,
+    ReadCounts,
+    Stream,
+    reading,
+)
 
 _BLOCK_BYTES = 4 << 20
-_SKIP_MEND = "mend the line (train.py and tfdata.ingest skip such lines with --skip-bad-rows)"
+_SKIP_MEND = (
+    "mend the line (train.py, tfdata.ingest, tfdata.doctor and model.evaluate skip such lines with "
+    "--skip-bad-rows)"
+)
 _FASTTEXT = re.compile(rb"__label__(\S+)(?:[ \t]+(?!__label__)(.*))?", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -46,11 +58,13 @@ def open_jsonl(path: Path, head: bytes, skip_bad_rows: bool, counts: ReadCounts)
 
     def keys(blocks: int | None) -> list[str]:
         parsed = parse_lines(path, read_json_object, True, ReadCounts())
-        filled = itertools.islice(filter(None, parsed), blocks)  # a first line can be many blocks
+        filled = itertools.islice(
+            filter(None, (rows for rows, _ in parsed)), blocks
+        )  # a first line can be many blocks
         rows = itertools.chain.from_iterable(filled)
         return list(dict.fromkeys(itertools.chain.from_iterable(rows)))
 
-    def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    def read(columns: Sequence[str] | None) -> Iterator[NumberedBatch]:
         names = keys(None) if columns is None else list(columns)
         if columns is None and len(names) > _MOST_KEYS:
             raise UserError(
@@ -58,9 +72,9 @@ def open_jsonl(path: Path, head: bytes, skip_bad_rows: bool, counts: ReadCounts)
             )
         shown = [_SURROGATE.sub("\ufffd", name) for name in names]
         parse = read_json_object if columns is None else partial(read_json_object, flat=names)
-        for rows in parse_lines(path, parse, skip_bad_rows, counts):
+        for rows, numbers in parse_lines(path, parse, skip_bad_rows, counts):
             arrays = [binary_array([row.get(name) for row in rows]) for name in names]
-            yield pa.RecordBatch.from_arrays(arrays, shown)
+            yield pa.RecordBatch.from_arrays(arrays, shown), numbers
 
     return RawTable([name for name in keys(1) if not _SURROGATE.search(name)], read)
 
@@ -72,19 +86,19 @@ def open_fasttext(path: Path, skip_bad_rows: bool, counts: ReadCounts) -> RawTab
       UserError: a line without a label, or with several (unless skipped).
     """
 
-    def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    def read(columns: Sequence[str] | None) -> Iterator[NumberedBatch]:
         names = ["text", "label"] if columns is None else list(columns)
-        for rows in parse_lines(path, _fasttext_row, skip_bad_rows, counts):
+        for rows, numbers in parse_lines(path, _fasttext_row, skip_bad_rows, counts):
             arrays = [pa.array([row[name] for row in rows], pa.binary()) for name in names]
-            yield pa.RecordBatch.from_arrays(arrays, names)
+            yield pa.RecordBatch.from_arrays(arrays, names), numbers
 
     return RawTable(["text", "label"], read)
 
 
 def parse_lines(
     path: Path, parse: Callable[[bytes], Row], skip_bad_rows: bool, counts: ReadCounts
-) -> Iterator[list[Row]]:
-    """The rows of a block's lines at a time; blank lines are no rows."""
+) -> Iterator[tuple[list[Row], np.ndarray]]:
+    """The rows of a block's lines at a time, and their lines int64[n]; blank lines are no rows."""
     number = 0
     with reading(path), contextlib.closing(Stream(path, counts)) as stream:
         for lines in _read_lines(stream):
@@ -93,20 +107,21 @@ def parse_lines(
                     f"{path}: line {number + 1} is longer than {MAX_ROW_BYTES >> 20} MiB: is this "
                     "file of another format? --format names one"
                 )
-            rows = []
+            rows, numbers = [], []
             for line in lines:
                 number += 1
                 if not line or line.isspace():
                     continue
                 try:
                     rows.append(parse(line))
+                    numbers.append(number)
                 except ValueError as error:
                     if not skip_bad_rows:
                         said = f"{error}: {printable(line.decode('utf-8', 'replace'), 60)}"
                         raise UserError(f"{path}: line {number}: {said}; {_SKIP_MEND}") from error
                     counts.bad_rows += 1
                     counts.rows_read += 1
-            yield rows
+            yield rows, np.array(numbers, np.int64)
 
 
 def _read_lines(stream: Stream) -> Iterator[list[bytes] | None]:

@@ -17,7 +17,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shortline import UserError, printable
-from tfdata.raw import BATCH_ROWS, MAX_ROW_BYTES, RawTable, ReadCounts, open_raw, reading
+from tfdata.raw import (
+    BATCH_ROWS,
+    MAX_ROW_BYTES,
+    NumberedBatch,
+    RawTable,
+    ReadCounts,
+    open_raw,
+    reading,
+)
 
 MAX_GROUP_BYTES = 16 << 30
 """What the columns that are read of a row group may take when unpacked."""
@@ -34,7 +42,7 @@ def open_parquet(path: Path, counts: ReadCounts) -> RawTable:
     with reading(path), _open(path) as file:
         names = file.schema_arrow.names
 
-    def read(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    def read(columns: Sequence[str] | None) -> Iterator[NumberedBatch]:
         size, done = path.stat().st_size, 0
         with reading(path), _open(path) as file:
             num_rows = file.metadata.num_rows
@@ -42,7 +50,7 @@ def open_parquet(path: Path, counts: ReadCounts) -> RawTable:
                 seen = size * done // max(1, num_rows)
                 done += batch.num_rows
                 counts.bytes_read += size * done // max(1, num_rows) - seen
-                yield batch
+                yield batch, np.arange(done - batch.num_rows, done) + 1
         if done != num_rows:
             raise UserError(f"{path}: damaged: it should have {num_rows} rows and has {done}")
 

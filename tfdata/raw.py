@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from shortline import UserError, printable
@@ -43,6 +44,8 @@ class ReadCounts:
     """Kept documents in which invalid UTF-8 became U+FFFD."""
     empty_text: int = 0
     """Kept documents whose text has no character."""
+    open_quotes: list[str] = field(default_factory=list)
+    """CSV fields that seem to have swallowed rows: file, row and lines of each."""
     columns: set[tuple[str, str]] = field(default_factory=set)
     """The (text, label) columns that were read."""
     time_kinds: set[str] = field(default_factory=set)
@@ -51,17 +54,22 @@ class ReadCounts:
     """Bytes read so far of the files as they lie on the disk: for progress."""
 
 
+NumberedBatch = tuple[pa.RecordBatch, np.ndarray]
+
+
 @dataclass(frozen=True)
 class RawTable:
     """An opened file: its column names, and `read(columns)` for batches of those (None: all).
 
     Values of CSV, JSONL and fastText files come as binary columns, the very bytes of the file;
-    Parquet keeps its types. `first_row` is the number that a user gives the first data row.
+    Parquet keeps its types. With each batch come the numbers int64[n] that a user gives its rows:
+    a header is row 1, and what is skipped counts too; of JSONL and fastText they are lines.
+    Reading a CSV file to its end fills `open_quotes`: row and lines of fields that hold rows.
     """
 
     names: list[str]
-    read: Callable[[Sequence[str] | None], Iterator[pa.RecordBatch]] = field(repr=False)
-    first_row: int = 1
+    read: Callable[[Sequence[str] | None], Iterator[NumberedBatch]] = field(repr=False)
+    open_quotes: list[tuple[int, int]] = field(default_factory=list)
 
 
 def open_raw(path: Path) -> pa.OSFile:

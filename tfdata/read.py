@@ -36,11 +36,12 @@ DOCUMENTS = pa.schema([("text", pa.string()), ("label", pa.string())])
 
 
 def read_documents(
-    path: Path, config: IngestConfig, counts: ReadCounts
+    path: Path, config: IngestConfig, counts: ReadCounts, places: bool = False
 ) -> Generator[pa.RecordBatch, None, None]:
     """Batches of up to 16,384 rows of (text: string, label: string), no nulls, valid UTF-8.
 
-    With --time also their `time`: float64, NaN for none.
+    With --time also their `time`: float64, NaN for none. With `places` also where each stands:
+    `file`, a dictionary, and `row`: int64, as messages number it (of JSONL and fastText: its line).
 
     `path` is a file, or a folder whose data files are read in the order of their names. Rows
     without a text or a label are dropped; `counts` says how many, and what else was changed.
@@ -50,13 +51,13 @@ def read_documents(
     """
     seen = counts.rows_read
     for file in list_files(path, config.format):
-        config = yield from read_file(file, path, config, counts)
+        config = yield from read_file(file, path, config, counts, places)
     if counts.rows_read == seen:
         raise UserError(f"{path}: holds no rows of data (it is empty, or a header alone)")
 
 
 def read_file(
-    file: Path, path: Path, config: IngestConfig, counts: ReadCounts
+    file: Path, path: Path, config: IngestConfig, counts: ReadCounts, places: bool = False
 ) -> Generator[pa.RecordBatch, None, IngestConfig]:
     """The documents of one file of `path`, as above; it returns the settings for the next file.
 
@@ -71,20 +72,20 @@ def read_file(
     text, label = find_columns(all_names, config.text, config.label, source=file)
     assert label is not None
     counts.columns.add((text, label))
-    row = table.first_row
     wanted = [text, label]
     if config.time is not None:
         check_column(all_names, config.time, "--time", file)
         wanted.append(config.time)
-    for batch in table.read([n for n in dict.fromkeys(wanted) if n in table.names]):
+    for batch, rows in table.read([n for n in dict.fromkeys(wanted) if n in table.names]):
         texts = column_as_text(batch, text, folders, file)
         labels = column_as_text(batch, label, folders, file)
-        place, times = _Place(file, row, config.strict), None
+        place, times = _Place(file, rows, config.strict, places), None
         if config.time is not None:
             stamps = column_as_text(batch, config.time, folders, file)
             times = _parse_column(stamps, config.time, place, counts)
         yield from _clean(texts, labels, times, place, counts)
-        row += batch.num_rows
+    name = file.relative_to(path.parent)  # the same wherever the data lies
+    counts.open_quotes += [f"{name}: row {r:,} runs over {n:,} lines" for r, n in table.open_quotes]
     return replace(config, text=text, label=label)
 
 
@@ -107,8 +108,8 @@ def read_table_batches(
     config = IngestConfig(format=format, delimiter=delimiter, skip_bad_rows=skip_bad_rows)
     table = _open_table(path, head, config, ReadCounts())
     if guess_format(path, head, config.format) == "parquet":
-        return table.names, (_mend_strings(batch, path) for batch in table.read(None))
-    batches = (_decode_all(batch) for batch in table.read(None))
+        return table.names, (_mend_strings(batch, path) for batch, _ in table.read(None))
+    batches = (_decode_all(batch) for batch, _ in table.read(None))
     first = next(batches, None)  # only its reader knows every key of a JSONL file
     if first is None:
         return table.names, iter(())
@@ -227,11 +228,14 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a batch stands, for the message of --strict."""
+    """Where the rows of a batch stand."""
 
     file: Path
-    first_row: int
+    rows: np.ndarray
+    """int64[n]"""
     strict: bool
+    told: bool
+    """Whether each document is to say its own."""
 
 
 def _parse_column(column: pa.Array, name: str, place: _Place, counts: ReadCounts) -> np.ndarray:
@@ -241,7 +245,7 @@ def _parse_column(column: pa.Array, name: str, place: _Place, counts: ReadCounts
     except ValueError as error:
         row, text = error.args
         raise UserError(
-            f"{place.file}: row {place.first_row + row}: --time {printable(name, 60)} holds "
+            f"{place.file}: row {place.rows[row]}: --time {printable(name, 60)} holds "
             f"`{printable(text, 40)}`: write all times as numbers, or all as dates like 2024-12-31 "
             "or 2024-12-31T23:59:59Z"
         ) from None
@@ -281,7 +285,7 @@ def _clean(
     bad = np.flatnonzero(bad_texts | bad_labels)
     if len(bad) and place.strict:
         raise UserError(
-            f"{place.file}: row {place.first_row + kept[bad[0]]} is not valid UTF-8; convert the "
+            f"{place.file}: row {place.rows[kept[bad[0]]]} is not valid UTF-8; convert the "
             "file to UTF-8 (iconv -t UTF-8), or leave out --strict to replace what is not"
         )
     counts.rows_read += len(has_text)
@@ -293,6 +297,11 @@ def _clean(
     batch = pa.RecordBatch.from_arrays([texts, labels], schema=DOCUMENTS)
     if times is not None:
         batch = batch.append_column("time", pa.array(times[kept]))
+    if place.told:
+        file = pa.DictionaryArray.from_arrays(
+            np.zeros(len(kept), np.int32), [printable(str(place.file))]
+        )
+        batch = batch.append_column("file", file).append_column("row", pa.array(place.rows[kept]))
     for start in range(0, len(batch), BATCH_ROWS):
         yield batch.slice(start, BATCH_ROWS)
 

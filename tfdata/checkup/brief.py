@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdata.checkup.classes import FEW, UNKNOWN, UNKNOWN_WORDS, mend_unknown_words
+from tfdata.checkup.columns import check_open_quotes
 from tfdata.checkup.corpus import Corpus
 from tfdata.checkup.duplicates import mend_duplicates
 from tfdata.checkup.finding import Finding, grade, show
@@ -40,7 +41,9 @@ def check_briefly(
       config: how ingest made it.
     """
     config = config or IngestConfig()
+    counts = shard_set.counts
     found = [
+        *check_open_quotes(counts.get("open_quotes", ()), counts.get("rows_read", 0)),
         _check_order(shard_set), _check_both_sides(shard_set), _check_labels(shard_set),
         _check_duplicates(shard_set, config), _check_small(shard_set), _check_held_out(shard_set),
         _check_lengths(shard_set, max_len),

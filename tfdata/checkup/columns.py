@@ -1,4 +1,4 @@
-"""Columns beside text and label that are constant or tell the label; labels that stand in texts."""
+"""Columns that are constant, tell the label or have swallowed rows; labels that stand in texts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,27 @@ from tfdata.checkup.corpus import Corpus
 from tfdata.checkup.finding import Finding, show
 from tfdata.columns import find_columns
 from tfdata.config import IngestConfig
+from tfdata.open_quotes import OPEN_QUOTES_MEND, describe_open_quotes
 from tfdata.read import column_as_text, decode_texts, list_files, read_table_batches
 
 _MOST_VALUES = 100_000
 _LEAST_PURE = 0.99
 _LEAST_ROWS = 20
 _LABEL_SAMPLE = 2_000
+
+
+def check_open_quotes(places: Sequence[str], num_rows: int) -> list[Finding]:
+    """The finding `open_quotes`, of ReadCounts.open_quotes."""
+    if not places:
+        return []
+    return [
+        Finding(
+            name="open_quotes", severity="high", count=len(places), of=num_rows,
+            title=describe_open_quotes(places), examples=tuple(show(place) for place in places[:2]),
+            effect="All these lines are one text or label; whole classes can be missing.",
+            mend=OPEN_QUOTES_MEND,
+        )
+    ]  # fmt: skip
 
 
 def check_columns(inputs: Sequence[Path], config: IngestConfig) -> list[Finding]:

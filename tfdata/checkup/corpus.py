@@ -38,6 +38,10 @@ class Corpus:
     """uint8[B]: TRAIN, VALID or TEST after the split."""
     filters: str = WORD_FILTERS
     """Characters that become spaces before texts are cut into words."""
+    files: pa.ChunkedArray | None = None
+    """dictionary[B]: the file of each document, where it came from one."""
+    rows: np.ndarray | None = None
+    """int64[B]: its row there, as messages number it."""
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -85,11 +89,15 @@ def read_corpus(
     labels: list[pa.Array] = []
     sources: list[np.ndarray] = []
     times: list[np.ndarray] = []
+    files: list[pa.Array] = []
+    rows: list[np.ndarray] = []
     for source in find_sources(inputs, config):
-        for batch in read_documents(source.path, source.settings(config), counts):
+        for batch in read_documents(source.path, source.settings(config), counts, places=True):
             times.append(read_times(batch))
             texts.append(batch.column("text"))
             labels.append(batch.column("label").dictionary_encode())
+            files.append(batch.column("file"))
+            rows.append(batch.column("row").to_numpy())
             sources.append(np.full(len(batch), source.part, np.uint8))
     if not counts.rows_kept:
         raise UserError(
@@ -102,7 +110,8 @@ def read_corpus(
     part_of = np.concatenate(sources)
     column = pa.chunked_array(texts, pa.string())
     parts = split_corpus(column, codes, part_of, np.concatenate(times), len(names), config)
-    return Corpus(column, codes, names, part_of, parts, filters), counts
+    places = pa.chunked_array(files).unify_dictionaries(), np.concatenate(rows)
+    return Corpus(column, codes, names, part_of, parts, filters, *places), counts
 
 
 def split_corpus(

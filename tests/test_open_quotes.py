@@ -1,0 +1,137 @@
+"""An unclosed quote that a later one closes takes rows away: this is said, and of nothing else."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfdata import csv_table, doctor, ingest
+from tfdata.checkup.brief import check_briefly
+from tfdata.config import IngestConfig
+from tfdata.open_quotes import find_open_quotes
+from tfdata.raw import ReadCounts
+from tfdata.read import read_documents
+from tfdata.shards import open_shards
+
+ROWS = [f"word{i % 13} text {i},c{i % 4},more" for i in range(400)]
+
+
+def found(path, **config):
+    counts = ReadCounts()
+    for _ in read_documents(path, IngestConfig(**config), counts):
+        pass
+    return counts.open_quotes
+
+
+def write(path, broken, rows=ROWS, delimiter=",", end="\n", closing='"he said hi",c1,more'):
+    """A file whose row 302 opens a quote that row 392 closes."""
+    rows = [*rows]
+    rows[300], rows[390] = broken, closing
+    text = end.join(["text,label,extra", *rows, ""]).replace(",", delimiter)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_row_and_its_lines_are_told(tmp_path, delimiter, end):
+    path = write(tmp_path / "a.csv", '"open,c0,more', delimiter=delimiter, end=end)
+    assert found(path) == ["a.csv: row 302 runs over 91 lines"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "closing"),
+    [('text,"c0,more', '"x",more'), ('text,c0,"more', '"x"')],
+    ids=["the label", "a column that is not read"],
+)
+def test_in_any_column(tmp_path, broken, closing):
+    path = write(tmp_path / "a.csv", broken, closing=closing)
+    assert found(path) == ["a.csv: row 302 runs over 91 lines"]
+
+
+def test_rows_are_numbered_over_blocks_and_skipped_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_table, "MAX_ROW_BYTES", 4000)
+    rows = [row if i % 50 != 7 else "bad" for i, row in enumerate(ROWS)]
+    path = write(tmp_path / "a.csv.gz", '"open,c0,more', rows)
+    (place,) = found(path, skip_bad_rows=True)
+    assert place == "a.csv.gz: row 302 runs over 91 lines"
+
+
+def test_in_a_row_that_is_skipped(tmp_path):
+    path = write(tmp_path / "a.csv", '"open,c0,more', closing='"he said hi",c1')
+    assert found(path, skip_bad_rows=True) == ["a.csv: row 302 runs over 91 lines"]
+
+
+def test_files_of_a_folder_are_named_from_it(tmp_path):
+    folder = tmp_path / "data" / "day=1"
+    folder.mkdir(parents=True)
+    write(folder / "a.csv", '"open,c0,more')
+    assert found(tmp_path / "data") == ["data/day=1/a.csv: row 302 runs over 91 lines"]
+
+
+PROSE = "Dear all,\n\nthe server is down, again.\nWe look, and write, when we know more.\n"
+LEGITIMATE = {
+    "prose": PROSE * 9,
+    "a comma a line": "first this, then that\n" * 30,
+    "a list": "apples,\n" * 30,
+    "JSON": json.dumps({f"key {i}": i for i in range(30)}, indent=1),
+    "JSON of lists": json.dumps([[i, i] for i in range(30)], indent=1),
+    "code": "def f(a, b):\n    return g(a,b)\n\nx = 1\n" * 10,
+    "a log": "2024-01-31 12:00:00,123 INFO x\n    at y\n" * 20,
+    "few rows": "a,b\n" * 9,
+    "blank lines": "\n" * 99,
+}
+
+
+@pytest.mark.parametrize("kind", LEGITIMATE)
+def test_texts_of_many_lines_are_no_rows(tmp_path, kind):
+    text = LEGITIMATE[kind].replace('"', '""')
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + f'"{text}",x\n' * 20)
+    assert found(path) == []
+
+
+def looks_like_rows(field, num_columns):
+    lines = field.split("\n")[1:-1]
+    rows = sum(
+        line.count(",") == num_columns - 1
+        and any(line[i + 1 : i + 2] > " " for i, c in enumerate(line) if c == ",")
+        for line in lines
+    )
+    return rows >= 10 and rows >= 0.9 * len(lines)
+
+
+line = st.sampled_from(["a,b", "a,b,c", "a, b", "a,", ",b", "", "ab", ",", "a,b\r"])
+fields = st.lists(
+    st.one_of(line, st.builds("\n".join, st.lists(line | st.just("a,b"), min_size=10)),
+              st.integers(9, 15).map(lambda n: "\n".join(["a,b"] * n))),
+    max_size=6,
+)  # fmt: skip
+
+
+@given(fields, st.integers(1, 3), st.integers(0, 2))
+def test_as_line_by_line(values, num_columns, start):
+    array = pa.array(values, pa.binary()).slice(start)
+    expected = [
+        i for i, value in enumerate(values[start:])
+        if num_columns > 1 and looks_like_rows(value, num_columns)
+    ]  # fmt: skip
+    assert find_open_quotes(array, ",", num_columns).tolist() == expected
+
+
+def test_ingest_training_and_doctor_say_it(tmp_path, capsys):
+    path = write(tmp_path / "a.csv", '"open,c0,more')
+    ingest.main([str(path), "--out", str(tmp_path / "out")])
+    said = "1 CSV fields hold lines that look like rows"
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(said))
+    assert "a.csv: row 302 runs over 91 lines; close the quote" in told
+    shard_set = open_shards(tmp_path / "out")
+    assert check_briefly(shard_set, 16)[0].name == "open_quotes"
+    doctor.main([str(path), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    (finding,) = (f for f in result["findings"] if f["name"] == "open_quotes")
+    assert (finding["severity"], finding["count"], finding["of"]) == ("high", 1, 310)
+    assert finding["examples"] == ["a.csv: row 302 runs over 91 lines"]

@@ -1,0 +1,53 @@
+"""Fields of a CSV file that hold rows: what an unclosed quote swallows, up to the next quote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from shortline import printable
+
+OPEN_QUOTES_MEND = (
+    'close the quote in that row; one that belongs to a text is written "", and the text in quotes'
+)
+_MOST_NAMED = 3
+_LEAST_ROWS = 10
+_LEAST_SHARE = 0.9
+
+
+def find_open_quotes(fields: pa.Array, delimiter: str, num_columns: int) -> np.ndarray:
+    """int64[n]: which of the fields binary[B] hold ten lines or more, nearly all like rows.
+
+    Such a line has as many delimiters as a row, and one of them before neither a space nor the
+    line's end, as commas of prose and of JSON stand.
+    """
+    _, offsets, data = fields.buffers()
+    if data is None or num_columns < 2:
+        return np.zeros(0, np.int64)
+    bounds = np.frombuffer(offsets, np.int32)[fields.offset :][: len(fields) + 1]
+    characters = np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
+    breaks = np.flatnonzero(characters == ord("\n"))
+    if len(breaks) <= _LEAST_ROWS:
+        return np.zeros(0, np.int64)
+    ends = np.flatnonzero(characters[:-1] == ord(delimiter))
+    tight = ends[characters[ends + 1] > ord(" ")]
+    num_ends, num_tight = (np.diff(np.searchsorted(some, breaks)) for some in (ends, tight))
+    field = np.searchsorted(bounds - bounds[0], breaks, side="right") - 1
+    is_line = np.diff(field) == 0
+    is_row = is_line & (num_ends == num_columns - 1) & (num_tight > 0)
+    num_lines, num_rows = (
+        np.bincount(field[1:][some], minlength=len(fields)) for some in (is_line, is_row)
+    )
+    return np.flatnonzero((num_rows >= _LEAST_ROWS) & (num_rows >= _LEAST_SHARE * num_lines))
+
+
+def describe_open_quotes(places: Sequence[str]) -> str:
+    """What was found, of `file: row, lines` of each."""
+    named = "; ".join(printable(place, 120) for place in places[:_MOST_NAMED])
+    more = "; ..." if len(places) > _MOST_NAMED else ""
+    return (
+        f"{len(places):,} CSV fields hold lines that look like rows, which are lost: probably a "
+        f"quote is never closed (the header is row 1): {named}{more}"
+    )
