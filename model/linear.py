@@ -1,11 +1,12 @@
 """A linear classifier of words, pairs and pieces of words, whose decision values add to the logits.
 
-A text is the words in it, the pairs of neighbours, and the pieces of the words (tfdata.subwords),
-one that occurs n times as 1 + log n times its idf, the whole divided by its length (L2), as
-scikit-learn's TfidfVectorizer has it with sublinear_tf. What the network learns from steps of
-batches and what a linear classifier finds with L2 regularisation are wrong about different texts:
-together they are better than either.
-Legend: B documents, T tokens, V token ids, K most pieces of a word, F = (2 + K)T - 1 words, pairs
+A text is the words in it, the pairs of words that stand no more than G apart (their distance is
+part of what they are; skip-grams, Guthrie et al. 2006), and the pieces of the words
+(tfdata.subwords), one that occurs n times as 1 + log n times its idf, the whole divided by its
+length (L2), as scikit-learn's TfidfVectorizer has it with sublinear_tf. What the network learns
+from steps of batches and what a linear classifier finds with L2 regularisation are wrong about
+different texts: together they are better than either.
+Legend: B documents, T tokens, V token ids, K most pieces of a word, F = (1 + G + K)T words, pairs
 and pieces of a text, R features, C classes.
 """
 
@@ -26,7 +27,9 @@ from shortline import UserError, printable
 _MOST_PRODUCTS_ON_GPU = 1 << 31
 """Of TensorFlow's product with a sparse matrix: its numbers times the classes."""
 _MOST_TOKENS = 1 << 18  # of a batch of model.infer
-_PAIR_HASH = (-7046029254386353131, -4417276706812531889)  # odd, 64 bits (golden ratio; xxHash)
+_MOST_REACH = 16  # of a file that is not damaged
+# odd, 64 bits: golden ratio; xxHash; MurmurHash3
+_PAIR_HASH = (-7046029254386353131, -4417276706812531889, -49064778989728563)
 
 
 class LinearWeights(NamedTuple):
@@ -44,6 +47,8 @@ class LinearWeights(NamedTuple):
     """Hash buckets of pairs, a power of two; those that are features have weights."""
     pieces: np.ndarray
     """int32[V, K]: the buckets of each word's pieces; 0 is none. K may be 0."""
+    reach: int = 1
+    """G."""
 
     @property
     def num_numbers(self) -> int:
@@ -62,11 +67,12 @@ class LinearPath(tf.Module):
         """Call it under the strategy scope."""
         super().__init__()
         # nor has a GPU a kernel of it that rounds the same way every time
-        numbers_of_batch = _MOST_TOKENS * (2 + linear.pieces.shape[1])
+        numbers_of_batch = _MOST_TOKENS * (1 + linear.reach + linear.pieces.shape[1])
         is_too_large = numbers_of_batch * linear.weights.shape[1] >= _MOST_PRODUCTS_ON_GPU
         self._is_on_host = is_too_large or is_op_determinism_enabled()
         self._features = Features(
-            linear.features, linear.idf, linear.vocab_size, linear.num_pairs, linear.pieces
+            linear.features, linear.idf, linear.vocab_size, linear.num_pairs, linear.pieces,
+            linear.reach,
         )  # fmt: skip
         weights = np.pad(linear.weights, [(1, 0), (0, 0)])
         with self._place():
@@ -91,11 +97,11 @@ class Features(tf.Module):
 
     def __init__(
         self, features: np.ndarray, idf: np.ndarray, vocab_size: int, num_pairs: int,
-        pieces: np.ndarray,
+        pieces: np.ndarray, reach: int,
     ):  # fmt: skip
         """Call it under the strategy scope. Arguments as of `LinearWeights`."""
         super().__init__()
-        self._vocab_size, self._num_pairs = vocab_size, num_pairs
+        self._vocab_size, self._num_pairs, self._reach = vocab_size, num_pairs, reach
         # as float32, which a GPU can hold, and which is exact up to 2^24
         rows = np.zeros(count_numbers(vocab_size, num_pairs, pieces), np.float32)
         rows[features] = 1 + np.arange(len(features))
@@ -115,10 +121,11 @@ class Features(tf.Module):
         with tf.device("CPU:0"):  # a range begins and ends on the host
             positions = tf.range(tf.cast(num_tokens, tf.int64))
         inside = positions < lengths[:, tf.newaxis]
-        words = tf.where(inside, tf.gather(self._rows, token_ids), 0.0)
-        pairs = hash_pairs(token_ids[:, :-1], token_ids[:, 1:], self._num_pairs)
-        pairs = tf.where(inside[:, 1:], tf.gather(self._rows, self._vocab_size + pairs), 0.0)
-        found = [words, pairs]
+        found = [tf.where(inside, tf.gather(self._rows, token_ids), 0.0)]
+        for distance in range(1, self._reach + 1):
+            left, right = token_ids[:, :-distance], token_ids[:, distance:]
+            pairs = self._vocab_size + hash_pairs(left, right, self._num_pairs, distance)
+            found.append(tf.where(inside[:, distance:], tf.gather(self._rows, pairs), 0.0))
         if self._pieces is not None:
             pieces = tf.gather(self._pieces, token_ids)
             pieces = tf.where(inside[:, :, tf.newaxis], pieces, 0.0)
@@ -136,10 +143,10 @@ class Features(tf.Module):
         return rows, values / times / tf.sqrt(tf.where(square > 0, square, 1.0))
 
 
-def hash_pairs(left: tf.Tensor, right: tf.Tensor, num_buckets: int) -> tf.Tensor:
+def hash_pairs(left: tf.Tensor, right: tf.Tensor, num_buckets: int, distance: int = 1) -> tf.Tensor:
     """int64[...] of one shape: the buckets of pairs of tokens; `num_buckets` is a power of two."""
-    left_hash, right_hash = (tf.constant(number, tf.int64) for number in _PAIR_HASH)
-    mixed = left * left_hash + right * right_hash
+    left_hash, right_hash, far_hash = (tf.constant(number, tf.int64) for number in _PAIR_HASH)
+    mixed = left * left_hash + right * right_hash + far_hash * (distance - 1)
     shifted = tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64))
     mixed = tf.bitwise.bitwise_xor(mixed, shifted)
     return tf.bitwise.bitwise_and(mixed, tf.constant(num_buckets - 1, tf.int64))
@@ -161,6 +168,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> LinearWeights:
     return LinearWeights(
         arrays["features"], arrays["idf"], arrays["weights"].astype(np.float32),
         int(arrays["vocab_size"]), int(arrays["num_pairs"]), arrays["pieces"].astype(np.int32),
+        int(arrays.get("reach", 1)),  # runs of before it was kept
     )  # fmt: skip
 
 
@@ -188,7 +196,7 @@ def read_linear(path: Path, num_classes: int, vocab_size: int) -> LinearWeights 
     fits = linear.weights.shape == (num_rows, num_classes) and linear.idf.shape == (num_rows,)
     fits = fits and linear.vocab_size == vocab_size
     fits = fits and linear.pieces.ndim == 2 and len(linear.pieces) == vocab_size
-    fits = fits and linear.pieces.min(initial=0) >= 0
+    fits = fits and linear.pieces.min(initial=0) >= 0 and 1 <= linear.reach <= _MOST_REACH
     if not fits or not ((features >= 0) & (features < linear.num_numbers)).all():
         raise UserError(
             f"{path}: of other classes or words than labels.txt and vocab.txt; restore it or "

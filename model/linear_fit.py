@@ -7,7 +7,7 @@ projected gradient (Beck and Teboulle 2009) on its Gram matrix, so that all of i
 matrices. The intercept is not learned but -1, where a document that shares nothing with a class
 has no loss: so nearly all dual variables are 0, and blocks get on with one another.
 Legend: D documents, V token ids, R features, C classes, S blocks of B documents, U features in a
-block, T tokens.
+block, T tokens, G most distance of the words of a pair.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BLOCK_DOCS, _MIXED_BLOCKS = 64, 64
 _INNER_STEPS = 5
 _MOST_COST = 16.0
 _LEAST_COUNT = 2  # of the training texts that have a feature
-_MOST_WEIGHTS = 1 << 26  # 256 MiB
+_MOST_WEIGHTS = 1 << 27  # 512 MiB
 _MOST_DUALS = 1 << 28  # 1 GiB; of more documents, the first: shards are in random order
 _COUNTED_NUMBERS = 1 << 23
 _CALL_BLOCKS = 256
@@ -51,6 +51,7 @@ def fit_linear(
     *,
     num_pairs: int,
     pieces: np.ndarray,
+    reach: int,
     seed: int = 0,
     is_stopped: threading.Event | None = None,
 ) -> LinearWeights | None:
@@ -61,6 +62,7 @@ def fit_linear(
     Args:
       num_pairs: hash buckets of pairs, a power of two.
       pieces: int32[V, K]: the buckets of each word's pieces; 0 is none.
+      reach: G.
     """
     counts = np.zeros(count_numbers(vocab_size, num_pairs, pieces), np.int64)
     label_counts = np.zeros(num_classes, np.int64)
@@ -68,10 +70,10 @@ def fit_linear(
     for window in source.read(0):
         known = window.labels[window.labels < num_classes]
         label_counts += np.bincount(known, minlength=num_classes)
-        for docs in _cut(window, _COUNTED_NUMBERS // (2 + pieces.shape[1])):
+        for docs in _cut(window, _COUNTED_NUMBERS // (1 + reach + pieces.shape[1])):
             if is_stopped is not None and is_stopped.is_set():
                 return None
-            _count(docs, num_pairs, pieces, counts)
+            _count(docs, num_pairs, pieces, reach, counts)
     features = _choose(counts, _MOST_WEIGHTS // num_classes)
     if not len(features):
         return None
@@ -79,7 +81,7 @@ def fit_linear(
     if num_docs < source.num_docs:
         print(f"linear classifier: of the {num_docs:,} documents that there is room for")
     idf = 1 + np.log((1 + source.num_docs) / (1 + counts[features]))
-    found = Features(features, idf, vocab_size, num_pairs, pieces)
+    found = Features(features, idf, vocab_size, num_pairs, pieces, reach)
     ascent = DualAscent(found, num_docs, choose_costs(label_counts))
     rng = np.random.default_rng([seed, 3])
     total = num_docs * epochs
@@ -94,7 +96,7 @@ def fit_linear(
                     done = epoch * num_docs + window.first_doc + num_seen
                     update(done, done / total)
     return LinearWeights(
-        features, idf.astype(np.float32), ascent.weights(), vocab_size, num_pairs, pieces
+        features, idf.astype(np.float32), ascent.weights(), vocab_size, num_pairs, pieces, reach
     )  # fmt: skip
 
 
@@ -103,14 +105,13 @@ def most_docs(num_classes: int) -> int:
     return _MOST_DUALS // num_classes
 
 
-def choose_num_pairs(num_tokens: int) -> int:
-    """Hash buckets for the pairs of so many tokens: four a token, as far as that is no more than
-    2^22.
+def choose_num_pairs(num_pairs: int) -> int:
+    """Hash buckets for so many pairs: four a pair, as far as that is no more than 2^24.
 
     >>> choose_num_pairs(100_000)
     524288
     """
-    return 2 ** int(np.clip(np.ceil(np.log2(max(1, 4 * num_tokens))), 16, 22))
+    return 2 ** int(np.clip(np.ceil(np.log2(max(1, 4 * num_pairs))), 16, 24))
 
 
 def choose_epochs(num_docs: int) -> int:
@@ -236,14 +237,21 @@ def _cut(window: Window, most_tokens: int) -> Iterator[Window]:
         first = last
 
 
-def _count(window: Window, num_pairs: int, pieces: np.ndarray, counts: np.ndarray) -> None:
+def _count(
+    window: Window, num_pairs: int, pieces: np.ndarray, reach: int, counts: np.ndarray
+) -> None:
     """Adds to `counts`, of each word, pair and piece, how many of a window's texts have it."""
     ids, vocab_size = window.ids.astype(np.int64), len(pieces)
     docs = np.repeat(np.arange(len(window)), window.lengths)
-    with tf.device("CPU:0"):
-        pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), num_pairs).numpy()
-    is_pair = docs[:-1] == docs[1:]
-    found = [(ids, docs), (vocab_size + pairs[is_pair], docs[1:][is_pair])]
+    pairs, pair_docs = [], []  # counted together: two of them may have one bucket
+    for distance in range(1, reach + 1):
+        is_pair = docs[:-distance] == docs[distance:]
+        left, right = (some[is_pair] for some in (ids[:-distance], ids[distance:]))
+        with tf.device("CPU:0"):
+            buckets = hash_pairs(tf.constant(left), tf.constant(right), num_pairs, distance)
+        pairs.append(vocab_size + buckets.numpy())
+        pair_docs.append(docs[distance:][is_pair])
+    found = [(ids, docs), (np.concatenate(pairs), np.concatenate(pair_docs))]
     if pieces.size:
         tokens, places = np.nonzero(pieces[ids])
         found.append((vocab_size + num_pairs + pieces[ids[tokens], places], docs[tokens]))

@@ -30,6 +30,8 @@ from tfdata.window import Window, WindowSource
 
 T = TypeVar("T")
 
+_REACH = 3
+"""Words of a pair are so far apart, at most."""
 _MOST_TOKENS_WITH_PIECES = 1 << 20
 """Pieces help where there are few words to learn from; where there are many, they take long."""
 
@@ -141,8 +143,8 @@ class LinearStage:
         with tf.device("CPU:0") if is_op_determinism_enabled() else contextlib.nullcontext():
             return fit_linear(
                 _Joined(sources), len(words), len(run.labels),
-                num_pairs=choose_num_pairs(num_tokens), pieces=pieces, seed=self._seed,
-                is_stopped=is_stopped,
+                num_pairs=choose_num_pairs(_REACH * num_tokens), pieces=pieces, reach=_REACH,
+                seed=self._seed, is_stopped=is_stopped,
             )  # fmt: skip
 
 

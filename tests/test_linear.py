@@ -60,17 +60,24 @@ def make_window(num_docs: int, seed: int = 0, first_doc: int = 0, noise: float =
     return build_window([(np.concatenate(docs).astype(np.uint16), lengths, labels)], first_doc)
 
 
+def list_features(ids: np.ndarray, linear: LinearWeights) -> list[int]:
+    """The words int64[n] of a text, its pairs and pieces; as often as they are in it."""
+    found = list(ids)
+    for distance in range(1, linear.reach + 1):
+        for pair in zip(ids[:-distance], ids[distance:], strict=True):
+            found.append(VOCAB + int(hash_pairs(*map(tf.constant, pair), PAIRS, distance)))
+    pieces = linear.pieces[ids]
+    return list(map(int, [*found, *(VOCAB + PAIRS + pieces[pieces > 0])]))
+
+
 def describe(window: Window, linear: LinearWeights) -> np.ndarray:
     """float64[D, R], document by document, as model.linear's docstring has it."""
     where = {int(feature): number for number, feature in enumerate(linear.features)}
     vectors = np.zeros((len(window), len(where)))
     for doc in range(len(window)):
         ids = window.ids[window.offsets[doc] : window.offsets[doc + 1]].astype(np.int64)
-        pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), linear.num_pairs).numpy()
-        pieces = linear.pieces[ids]
-        pieces = VOCAB + linear.num_pairs + pieces[pieces > 0]
-        for feature in [*ids, *(VOCAB + pairs), *pieces]:
-            if (number := where.get(int(feature))) is not None:
+        for feature in list_features(ids, linear):
+            if (number := where.get(feature)) is not None:
                 vectors[doc, number] += 1
     some = vectors > 0
     vectors[some] = 1 + np.log(vectors[some])
@@ -85,10 +92,22 @@ def pad_window(window: Window, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.constant(token_ids), tf.constant(window.lengths)
 
 
-@pytest.fixture(scope="module", params=[NO_PIECES, PIECES], ids=["no pieces", "pieces"])
+def fit(
+    source: Source, num_classes: int = CLASSES, pieces: np.ndarray = NO_PIECES, reach: int = 1,
+    is_stopped: threading.Event | None = None,
+) -> LinearWeights | None:  # fmt: skip
+    return fit_linear(
+        source, VOCAB, num_classes, num_pairs=PAIRS, pieces=pieces, reach=reach,
+        is_stopped=is_stopped,
+    )  # fmt: skip
+
+
+@pytest.fixture(
+    scope="module", params=[(NO_PIECES, 1), (PIECES, 3)], ids=["neighbours", "pieces, reach 3"]
+)
 def fitted(request) -> tuple[Window, LinearWeights]:
     window = make_window(700)
-    linear = fit_linear(Source(window), VOCAB, CLASSES, num_pairs=PAIRS, pieces=request.param)
+    linear = fit(Source(window), CLASSES, *request.param)
     assert linear is not None
     return window, linear
 
@@ -98,10 +117,7 @@ def test_what_one_text_has_is_no_feature_and_idf_counts_texts(fitted):
     counts: dict[int, int] = {}
     for doc in range(len(window)):
         ids = window.ids[window.offsets[doc] : window.offsets[doc + 1]].astype(np.int64)
-        pairs = hash_pairs(tf.constant(ids[:-1]), tf.constant(ids[1:]), PAIRS).numpy()
-        pieces = linear.pieces[ids]
-        pieces = VOCAB + PAIRS + pieces[pieces > 0]
-        for feature in {*ids.tolist(), *(VOCAB + pairs).tolist(), *pieces.tolist()}:
+        for feature in set(list_features(ids, linear)):
             counts[feature] = counts.get(feature, 0) + 1
     assert linear.features.tolist() == sorted(f for f, count in counts.items() if count > 1)
     texts = np.array([counts[feature] for feature in linear.features.tolist()])
@@ -111,24 +127,24 @@ def test_what_one_text_has_is_no_feature_and_idf_counts_texts(fitted):
 def test_pieces_of_a_window_are_counted_once(fitted, monkeypatch):
     window, linear = fitted
     monkeypatch.setattr(linear_fit, "_COUNTED_NUMBERS", 150)
-    again = fit_linear(Source(window), VOCAB, CLASSES, num_pairs=PAIRS, pieces=linear.pieces)
+    again = fit(Source(window), CLASSES, linear.pieces, linear.reach)
     assert again is not None
     np.testing.assert_array_equal(again.features, linear.features)
     np.testing.assert_array_equal(again.idf, linear.idf)
 
 
 @pytest.mark.parametrize("costs", [[1, 1, 1, 1], [1, 2, 4, 2]], ids=["one cost", "costs"])
-@pytest.mark.parametrize("pieces", [NO_PIECES, PIECES], ids=["no pieces", "pieces"])
-def test_ascent_comes_to_the_minimum_of_the_svm(pieces, costs):
+@pytest.mark.parametrize(("pieces", "reach"), [(NO_PIECES, 1), (PIECES, 2)])
+def test_ascent_comes_to_the_minimum_of_the_svm(pieces, reach, costs):
     """The duality gap, which bounds how far the weights are from the best ones, closes."""
     window = make_window(150)
     buckets = VOCAB + PAIRS + np.unique(pieces[pieces > 0])
     features = np.append(np.arange(2, VOCAB), buckets)
     idf = np.linspace(1, 2, len(features)).astype(np.float32)
-    found = Features(features, idf, VOCAB, PAIRS, pieces)
+    found = Features(features, idf, VOCAB, PAIRS, pieces, reach)
     ascent = DualAscent(found, len(window), np.array(costs, np.float32))
     rng, gaps = np.random.default_rng(0), []
-    x = describe(window, LinearWeights(features, idf, np.zeros(0), VOCAB, PAIRS, pieces))
+    x = describe(window, LinearWeights(features, idf, np.zeros(0), VOCAB, PAIRS, pieces, reach))
     signs = np.where(window.labels[:, np.newaxis] == np.arange(CLASSES), 1.0, -1.0)
     cost = np.where(signs > 0, costs, 1.0)
     for _ in range(150):
@@ -180,9 +196,7 @@ def test_windows_and_other_id_types_give_as_good_weights(fitted):
     second = Window(
         window.ids[cut:].astype(np.int32), window.offsets[300:] - cut, window.labels[300:], 300
     )
-    other = fit_linear(
-        Source(first, second), VOCAB, CLASSES, num_pairs=PAIRS, pieces=linear.pieces
-    )  # fmt: skip
+    other = fit(Source(first, second), CLASSES, linear.pieces, linear.reach)
     assert other is not None
     np.testing.assert_array_equal(other.features, linear.features)
     x, signs = describe(window, linear), np.eye(CLASSES)[window.labels] * 2 - 1
@@ -198,7 +212,7 @@ def test_more_documents_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr(linear_fit, "_MOST_DUALS", 90 * CLASSES)
     monkeypatch.setattr(linear_fit, "_MOST_WEIGHTS", 30 * CLASSES)
     windows = make_window(70), make_window(70, 1, 70), make_window(70, 2, 140)
-    linear = fit_linear(Source(*windows), VOCAB, CLASSES, num_pairs=PAIRS, pieces=NO_PIECES)
+    linear = fit(Source(*windows))
     assert linear is not None
     assert len(linear.features) == 30
     assert (linear.features[:4] == [2, 3, 4, 5]).all()  # the most frequent
@@ -207,14 +221,12 @@ def test_more_documents_than_there_is_room_for(monkeypatch):
 def test_texts_without_features_and_a_stop_give_none():
     ids = np.arange(2, 30, dtype=np.uint16)
     once = build_window([(ids, np.ones(28, np.int32), np.zeros(28, np.int32))], 0)
-    assert fit_linear(Source(once), VOCAB, 2, num_pairs=PAIRS, pieces=NO_PIECES) is None
+    assert fit(Source(once), 2) is None
     stop = threading.Event()
     stop.set()
     window = make_window(100)
     for some in (stop, None):
-        found = fit_linear(
-            Source(window), VOCAB, 4, num_pairs=PAIRS, pieces=NO_PIECES, is_stopped=some
-        )  # fmt: skip
+        found = fit(Source(window), is_stopped=some)
         assert (found is None) == (some is not None)
 
 
@@ -229,7 +241,7 @@ def make_linear(run, random) -> LinearWeights:
     idf = random.uniform(1, 3, len(features)).astype(np.float32)
     weights = random.normal(0, 1, (len(features), len(run.labels)))
     weights = weights.astype(np.float16).astype(np.float32)
-    return LinearWeights(features, idf, weights, vocab_size, PAIRS, pieces)
+    return LinearWeights(features, idf, weights, vocab_size, PAIRS, pieces, reach=3)
 
 
 def test_a_run_answers_with_it_and_so_does_its_export(tmp_path):
@@ -264,7 +276,7 @@ def test_file_keeps_all_but_the_weights_whole(tmp_path, fitted):
     np.testing.assert_array_equal(found.idf, linear.idf)
     np.testing.assert_allclose(found.weights, linear.weights, atol=1e-3)
     np.testing.assert_array_equal(found.pieces, linear.pieces)
-    assert found.num_pairs == PAIRS
+    assert (found.num_pairs, found.reach) == (PAIRS, linear.reach)
     assert read_linear(tmp_path / "other.npz", CLASSES, VOCAB) is None
     again = from_arrays(to_arrays(found))
     np.testing.assert_array_equal(again.weights, found.weights)
@@ -298,6 +310,35 @@ def test_a_file_without_pieces_is_of_another_version(tmp_path, fitted):
         read_linear(path, CLASSES, VOCAB)
 
 
+def test_a_file_of_before_there_was_a_reach_has_pairs_of_neighbours(tmp_path, fitted):
+    path = tmp_path / "linear.npz"
+    arrays = to_arrays(fitted[1])
+    write_checkpoint(path, {name: arrays[name] for name in arrays if name != "reach"})
+    found = read_linear(path, CLASSES, VOCAB)
+    assert found is not None
+    assert found.reach == 1
+    write_checkpoint(path, arrays | {"reach": np.asarray(-2)})
+    with pytest.raises(UserError, match=r"linear\.npz: of other classes"):
+        read_linear(path, CLASSES, VOCAB)
+
+
+def test_pairs_that_stand_apart_tell_what_neighbours_do_not():
+    """The class is whether two words, with any word between them, are alike: no other tells it."""
+    random = np.random.default_rng(0)
+    ids = np.stack([random.integers(2, 4, 800), random.integers(4, VOCAB, 800)]).T
+    ids = np.column_stack([ids, random.integers(2, 4, 800)]).astype(np.uint16)
+    labels = (ids[:, 0] == ids[:, 2]).astype(np.int32)
+    window = build_window([(ids.ravel(), np.full(800, 3, np.int32), labels)], 0)
+    right = []
+    for reach in (1, 2):
+        found = fit(Source(window), 2, NO_PIECES, reach)
+        assert found is not None
+        values = LinearPath(found).values(tf.constant(ids), tf.fill([800], 3)).numpy()
+        right.append((values.argmax(axis=1) == labels).mean())
+    assert right[0] < 0.9
+    assert right[1] == 1
+
+
 def test_a_label_that_training_lacks_is_no_example_against_the_others():
     """As a validation part may have: the texts of class 0 under a label of its own."""
     window = make_window(600, noise=0)
@@ -307,7 +348,7 @@ def test_a_label_that_training_lacks_is_no_example_against_the_others():
     new = make_window(500, seed=2, noise=0)
     recalls = []
     for source in (Source(window), Source(window, renamed)):
-        found = fit_linear(source, VOCAB, CLASSES, num_pairs=PAIRS, pieces=NO_PIECES)
+        found = fit(source)
         assert found is not None
         answers = LinearPath(found).values(*pad_window(new, 11)).numpy().argmax(axis=1)
         recalls.append((answers == 0)[new.labels == 0].mean())
@@ -323,7 +364,7 @@ def test_a_class_of_few_texts_has_its_own_texts():
     ids = np.concatenate([common, rare]).astype(np.uint16)
     labels = np.r_[np.zeros(600), np.ones(6)].astype(np.int32)
     window = build_window([(ids.ravel(), np.full(606, 4, np.int32), labels)], 0)
-    found = fit_linear(Source(window), VOCAB, 2, num_pairs=PAIRS, pieces=NO_PIECES)
+    found = fit(Source(window), 2)
     assert found is not None
     values = LinearPath(found).values(tf.constant(ids[600:]), tf.fill([6], 4)).numpy()
     assert (values[:, 1] - 1 > 0.8).all()
