@@ -229,7 +229,7 @@ def describe_scores(
     """
     lines = [
         f"{scores.num_docs:,} {of or ''}documents: accuracy {scores.accuracy:.4f}, macro-F1 "
-        f"{scores.macro_f1:.4f}, weighted F1 {scores.weighted_f1:.4f}, loss {scores.loss:.4f}"
+        f"{scores.macro_f1:.4f}, weighted F1 {scores.weighted_f1:.4f}, loss {scores.shown_loss}"
     ]
     for name, third in scores.thirds.items():
         lines.append(
@@ -242,7 +242,12 @@ def describe_scores(
         )
     if scores.num_unseen:
         have = "has a label" if scores.num_unseen == 1 else "have labels"
-        lines.append(f"  {scores.num_unseen:,} {have} that training lacks: scored as wrong")
+        num_known = scores.num_docs - scores.num_unseen
+        rest = f"the loss is of the {num_known:,} other{'' if num_known == 1 else 's'}"
+        lines.append(
+            f"  {scores.num_unseen:,} {have} that training lacks: scored as wrong; "
+            + (rest if num_known else "--label may name the wrong column")
+        )
     for confusion in confusions[:3]:
         label, predicted = (
             printable(labels[number], 40) for number in (confusion.label, confusion.predicted)

@@ -24,7 +24,7 @@ from model.page import build_page, bullet_list, escape, format_number, section, 
 from model.report_probabilities import probabilities_section
 from model.report_words import Explained, words_section
 from model.scores import Confusion, Scores
-from shortline import write_whole
+from shortline import describe_value, write_whole
 
 _MOST_CLASSES = 200  # rows of the table of classes
 _MOST_UNFOLDED = 20  # rows at which that table is still open
@@ -275,4 +275,4 @@ def _facts(summary: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else describe_value(value)

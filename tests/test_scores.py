@@ -52,6 +52,10 @@ def test_loss_is_the_mean_over_known_labels():
     assert scores.loss == 1.5
     assert scores.num_unseen == 1
     assert scores.accuracy == pytest.approx(1 / 3)
+    assert scores.summary()["loss"] == 1.5
+    unknown = score(_predictions([8, 9], [0, 0], [0.0, 0.0]), np.array([5, 5]))
+    assert np.isnan(unknown.loss)
+    assert unknown.summary()["loss"] is None
 
 
 def test_worst_confusions_first_with_the_surest_examples():
