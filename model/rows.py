@@ -17,8 +17,15 @@ from model.table import Rows, free_names, open_object, output_format, to_json
 from shortline import UserError, printable
 from tfdata.columns import find_columns
 from tfdata.line_table import binary_array, open_jsonl, parse_lines, read_json_object
-from tfdata.raw import BOM, MAX_ROW_BYTES, ReadCounts, read_head
-from tfdata.read import Format, column_as_text, decode_texts, guess_format, read_table_batches
+from tfdata.raw import BOM, MAX_ROW_BYTES, SKIP_MENDS, ReadCounts, read_head
+from tfdata.read import (
+    Format,
+    column_as_text,
+    decode_texts,
+    format_by_name,
+    guess_format,
+    read_table_batches,
+)
 
 _STDIN = 0
 _BLOCK_BYTES = 1 << 20
@@ -112,8 +119,32 @@ def read_rows(
         format=flags.format, delimiter=flags.delimiter, text=flags.text,
         trained_text=trained_text, taken=taken,
     )  # fmt: skip
-    is_objects = kind == detect_format(source, flags.format) == "jsonl"
-    return read_objects(source, options) if is_objects else read_columns(source, options)
+    found = detect_format(source, flags.format)
+    is_objects = kind == found == "jsonl"
+    rows = read_objects(source, options) if is_objects else read_columns(source, options)
+    is_guess = flags.format == "auto" and format_by_name(source) is None
+    may_be_lines = is_guess and found == "csv" and flags.text is None
+    return _explained(rows, source if may_be_lines else None)
+
+
+def _explained(rows: Iterator[Rows], lines: Path | None) -> Iterator[Rows]:
+    """The rows; of errors, without flags of other commands, and with what to do with plain lines.
+
+    Args:
+      lines: a file that may hold such.
+    """
+    try:
+        yield from rows
+    except UserError as error:
+        said = str(error)
+        for mend in SKIP_MENDS.values():
+            said = said.removesuffix(mend)
+        if lines is not None:
+            said += (
+                "; INPUT may be CSV, TSV, JSONL, Parquet or fastText; if each line of this file is "
+                f"a text, give it on stdin: < {lines}"
+            )
+        raise UserError(said) from error
 
 
 def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:

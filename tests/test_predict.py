@@ -307,6 +307,27 @@ def test_broken_input_leaves_no_output(run, tmp_path, suffix):
         assert before is None or out.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "lines", ["play a song", "play a song, please\nplay\nstop, now, at once", "play\nsay it, now"]
+)
+def test_plain_lines_in_a_file(run, tmp_path, lines):
+    """The error says what a file may be, where lines go, and names no flag of another command."""
+    path = tmp_path / "lines.txt"
+    path.write_text(f"{lines}\n")
+    with pytest.raises(UserError) as raised:
+        predict(run, path)
+    said = str(raised.value)
+    assert "CSV, TSV, JSONL, Parquet or fastText" in said
+    assert said.endswith(f"< {path}")
+    assert "--label" not in said
+    assert "--skip-bad-rows" not in said
+    with pytest.raises(UserError) as raised:
+        predict(run, path.rename(tmp_path / "lines.csv"))
+    assert "--label" not in str(raised.value)
+    assert "--skip-bad-rows" not in str(raised.value)
+    assert "stdin" not in str(raised.value)
+
+
 def test_no_rows(run, tmp_path, capfd):
     (tmp_path / "in.csv").write_text("id,text,label\n")
     for suffix in ("csv", "parquet"):

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from shortline import UserError, printable
-from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, Stream, reading
+from tfdata.raw import BOM, MAX_ROW_BYTES, SKIP_MENDS, RawTable, ReadCounts, Stream, reading
 
-_SKIP_MEND = "mend the row (train.py and tfdata.ingest skip such rows with --skip-bad-rows)"
+_SKIP_MEND = f"mend the row{SKIP_MENDS['row']}"
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
 _MOST_IDLE_SECONDS = 1.0

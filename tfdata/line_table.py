@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from shortline import UserError, printable
-from tfdata.raw import BOM, MAX_ROW_BYTES, RawTable, ReadCounts, Stream, reading
+from tfdata.raw import BOM, MAX_ROW_BYTES, SKIP_MENDS, RawTable, ReadCounts, Stream, reading
 
 _BLOCK_BYTES = 4 << 20
-_SKIP_MEND = "mend the line (train.py and tfdata.ingest skip such lines with --skip-bad-rows)"
+_SKIP_MEND = f"mend the line{SKIP_MENDS['line']}"
 _FASTTEXT = re.compile(rb"__label__(\S+)(?:[ \t]+(?!__label__)(.*))?", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
