@@ -14,6 +14,7 @@ import pytest
 from model.attribution import Attribution
 from model.calibration import calibrate
 from model.page import escape, shorten
+from model.plots import plot_class_f1
 from model.report import write_report
 from model.report_words import Explained
 from model.scores import score, worst_confusions
@@ -298,6 +299,14 @@ def test_tens_of_thousands_of_classes(tmp_path):
     source, page, _ = _write(tmp_path, labels, labels // 2, [f"c{n}" for n in labels])
     _assert_harmless(source, page)
     assert len(source) < 1_000_000
+
+
+@pytest.mark.parametrize("sizes", [(1_636, 1_723), (12_000, 12_400), (3, 900)])
+def test_no_two_ticks_have_the_same_words(sizes):
+    counts = np.linspace(*sizes, 7).astype(int)
+    figure = plot_class_f1(counts, np.full(7, 0.5), counts)
+    ticks = re.findall(r"<text[^>]*>([\d.]+[kMG]?)</text>", figure)
+    assert len(ticks) == len({*ticks}) > 7
 
 
 def test_nothing_confused_and_no_events(tmp_path):
