@@ -23,7 +23,14 @@ from model.lstm import count_blocks
 from model.opened import Run, keep_answers
 from model.report import write_report
 from model.run import RunPaths
-from model.scores import Confusion, Scores, score, typical_documents, worst_confusions
+from model.scores import (
+    Confusion,
+    Scores,
+    score,
+    surest_mistakes,
+    typical_documents,
+    worst_confusions,
+)
 from model.step import Predictions, build_predict
 from model.workers import Workers
 from shortline import __version__, printable, write_whole
@@ -150,8 +157,8 @@ def _look_at(
     confusions: Sequence[Confusion],
 ) -> tuple[dict[int, str], Examination]:  # fmt: skip
     """Texts that the report shows, by number, and what comes of asking about some of them."""
-    worst = [confusion.examples[0] for confusion in confusions[:_MOST_WRONG]]
-    asked = [*worst, *typical_documents(predictions, shard_set.label_counts, _MOST_RIGHT)]
+    surest = surest_mistakes(predictions, confusions, _MOST_WRONG)
+    asked = [*surest, *typical_documents(predictions, shard_set.label_counts, _MOST_RIGHT)]
     listed = {doc for confusion in confusions[:20] for doc in confusion.examples}
     texts = _read_texts(shard_set, part, sorted({*listed, *asked}))
     questions = [

@@ -6,6 +6,7 @@ own with an F1 of 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +144,14 @@ def worst_confusions(
         label, predicted = divmod(int(distinct[at]), width)
         confusions.append(Confusion(label, predicted, int(counts[at]), tuple(docs.tolist())))
     return confusions
+
+
+def surest_mistakes(
+    predictions: Predictions, confusions: Sequence[Confusion], most: int
+) -> list[int]:
+    """Documents with the most probable wrong answers, one of a confusion, the surest first."""
+    surest = [confusion.examples[0] for confusion in confusions]
+    return sorted(surest, key=lambda doc: -predictions.probabilities[doc])[:most]
 
 
 def typical_documents(predictions: Predictions, label_counts: np.ndarray, most: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import warnings
@@ -192,6 +193,15 @@ def test_shows_the_words_that_decided(tmp_path):
         assert shown in page.text
     _, page, _ = _write(tmp_path, [0, 1], [0, 1], ["no", "yes"])
     assert "Words that decided" not in page.text
+
+
+def test_the_surest_mistakes_come_first(tmp_path):
+    explained = [
+        dataclasses.replace(_explain("ab", "no", "yes"), probability=share)
+        for share in (0.25, 0.97, 0.5)
+    ]
+    _, page, _ = _write(tmp_path, [0, 1], [0, 1], ["no", "yes"], explained=explained)
+    assert re.findall(r"taken for yes \((\S+)%\)", page.text) == ["97.0", "50.0", "25.0"]
 
 
 def test_hostile_words_stay_text(tmp_path):
