@@ -335,6 +335,19 @@ def test_shows_the_test_part(tmp_path):
     assert "chose the best epoch" not in page.text
 
 
+def test_what_is_wrong_with_the_data_fits_a_narrow_screen(tmp_path, browser):
+    words = "some of the words in texts that were held out of training are unknown"
+    found = {"severity": "notice", "title": words, "sample": 0, "examples": [words],
+             "effect": words, "mend": words}  # fmt: skip
+    _write(tmp_path, [0, 1], [0, 1], ["a", "b"], summary={"findings": [found]})
+    screen = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get((tmp_path / "report.html").as_uri())
+    table = "document.querySelector('.texts').closest('.scroll')"
+    shown, whole = browser.execute_script(f"return [{table}.clientWidth, {table}.scrollWidth]")
+    assert whole <= shown < 420
+
+
 def test_same_input_same_bytes_and_matplotlib_untouched(tmp_path):
     before = dict(matplotlib.rcParams)
     first, _, _ = _write(tmp_path, [0, 1, 1], [0, 1, 0], ["a", "b"])
