@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from model.calibration import show_temperature
 from model.classifier import Classifier
 from model.events import read_events
 from model.examination import Examination, adjust_long_tail, check_test, examine
@@ -190,7 +191,7 @@ def _describe_calibration(examined: Examination) -> str:
         return "probabilities are not calibrated: that takes a validation part of 100 or more"
     found = examined.check.summary()
     return (
-        f"temperature {examined.calibration.temperature:.3f}: calibration error "
+        f"temperature {show_temperature(examined.calibration.temperature)}: calibration error "
         f"{found['ece_before']:.4f} before, {found['ece_after']:.4f} after, on validation "
         f"documents it was not fitted on ({found['ece_by_chance']:.4f} by chance alone)"
     )

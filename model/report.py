@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from model import plots
-from model.calibration import CalibrationCheck
+from model.calibration import CalibrationCheck, show_temperature
 from model.findings import findings_section
 from model.notes import note_data, note_scores
 from model.page import build_page, bullet_list, escape, format_number, section, side_by_side, table
@@ -115,7 +115,7 @@ def _cards(summary: Mapping[str, Any], scores: Scores, label_counts: np.ndarray)
     ]  # fmt: skip
     if "calibration" in summary:
         error = summary["calibration"]["ece_after"]
-        about = f"temperature {summary['temperature']:.3f}"
+        about = f"temperature {show_temperature(summary['temperature'])}"
         cards.insert(3, ("calibration error", f"{error:.3f}", about))
     if summary.get("linear", {}).get("weight"):
         linear = summary["linear"]
