@@ -6,7 +6,7 @@ import json
 import os
 import select
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from tfdata.read import (
 
 _STDIN = 0
 _BLOCK_BYTES = 1 << 20
+_MOST_TOLD = 6  # columns that are renamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,8 @@ class RowOptions:
     """Column of the texts, as the user names it."""
     trained_text: str | None = None
     """Column of the texts in training: taken where it is there."""
-    taken: Sequence[str] = ()
-    """Names of the predictions: the input's columns of such names are renamed."""
+    taken: Collection[str] = ()
+    """Names that predictions have or may have: the input's columns of such names are renamed."""
 
 
 def detect_format(path: Path, asked: Format) -> str:
@@ -104,13 +105,13 @@ def detect_format(path: Path, asked: Format) -> str:
 
 
 def read_rows(
-    flags: InputFlags, trained_text: str | None, kind: str, taken: Sequence[str]
+    flags: InputFlags, trained_text: str | None, kind: str, taken: Collection[str]
 ) -> Iterator[Rows]:
     """The rows of INPUT, or of stdin, in the form that a table of format `kind` needs.
 
     Args:
       trained_text: column of the texts in training.
-      taken: names of the columns that are added.
+      taken: names that columns which are added have or may have.
     """
     if flags.input is None:
         return read_stdin(flags.batch_size)
@@ -156,9 +157,7 @@ def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
     names, batches = read_table_batches(path, options.format, options.delimiter)
     text = _find_text(names, options, path)
     written = free_names(names, options.taken)
-    for name, new in zip(names, written, strict=True):
-        if name != new:
-            _tell_renamed(path, name, new)
+    _tell_renamed(path, _renamed(names, written))
     num_pieces = 0
     for num_pieces, batch in enumerate(batches, 1):  # noqa: B007
         texts = decode_texts(column_as_text(batch, text, {}, path))[0]
@@ -177,17 +176,17 @@ def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:
     """
     names = open_jsonl(path, read_head(path), False, ReadCounts()).names
     text = _find_text(names, options, path)
-    told: set[str] = set()
+    told: set[tuple[str, str]] = set()
 
     def parse(line: bytes) -> dict[str, str | None]:
         row = read_json_object(line, flat=[text])
         shown = line.decode("utf-8", "replace").strip()
-        if clashing := [name for name in options.taken if name in row]:
-            for name in sorted({*clashing} - told):
-                _tell_renamed(path, name, "input_" + name)
-            told.update(clashing)
+        if any(name in options.taken for name in row):
             row_again = json.loads(shown)
-            keys = free_names(list(row_again), options.taken)
+            keys = free_names(list(row_again), options.taken, names)
+            new = [pair for pair in _renamed(list(row_again), keys) if pair not in told]
+            _tell_renamed(path, new)
+            told.update(new)
             pairs = zip(keys, row_again.values(), strict=True)
             members = ", ".join(f"{to_json(key)}: {to_json(value)}" for key, value in pairs)
         else:
@@ -246,6 +245,14 @@ def _find_text(names: Sequence[str], options: RowOptions, path: Path) -> str:
     return find_columns(names, text, None, source=path, need_label=False)[0]
 
 
-def _tell_renamed(path: Path, name: str, new: str) -> None:
-    line = f"{path}: its column `{name}` is written as `{new}`: `{name}` is the prediction's name"
+def _renamed(names: Sequence[str], written: Sequence[str]) -> list[tuple[str, str]]:
+    return [pair for pair in zip(names, written, strict=True) if pair[0] != pair[1]]
+
+
+def _tell_renamed(path: Path, pairs: Sequence[tuple[str, str]]) -> None:
+    if not pairs:
+        return
+    shown = ", ".join(f"`{name}` to `{new}`" for name, new in pairs[:_MOST_TOLD])
+    more = f", and {len(pairs) - _MOST_TOLD} more likewise" if len(pairs) > _MOST_TOLD else ""
+    line = f"{path}: columns renamed, as added ones may have such names: {shown}{more}"
     print(printable(line), file=sys.stderr)
