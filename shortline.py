@@ -201,11 +201,23 @@ def parse_flags(
     Raises:
       UserError: an unknown flag, key or preset, or a value that does not fit, in one line.
     """
-    import tyro
-
     argv = list(sys.argv[1:] if argv is None else argv)
     fields = flat_fields(config_type)
-    argv = _yaml_arguments(argv, fields) + argv if "config" in fields else argv
+    settings = _read_yaml(argv) if "config" in fields else {}
+    origin = f"--config {_last_value(argv, '--config')}: "
+    words = _as_arguments(settings, fields, origin) + argv
+    try:
+        return _parse(config_type, words, fields, prog, description, presets)
+    except UserError as error:
+        raise UserError(_with_origin(str(error), settings, argv, origin)) from error
+
+
+def _parse(
+    config_type: type[ConfigT], argv: list[str], fields: Mapping[str, Any], prog: str,
+    description: str, presets: Mapping[str, Mapping[str, Any]] | None,
+) -> ConfigT:  # fmt: skip
+    import tyro
+
     if presets:
         preset = _last_value(argv, "--preset") or next(iter(presets))
         if preset not in presets:
@@ -265,10 +277,22 @@ def describe_value(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _yaml_arguments(argv: list[str], fields: Mapping[str, Any]) -> list[str]:
+def _with_origin(said: str, settings: Mapping[str, Any], argv: Sequence[str], origin: str) -> str:
+    """An error about a flag; where it comes from a file, with that, and the key in its place."""
+    flag = re.search(r"--[\w-]+", said)
+    given = {re.sub("^--(no-)?", "", word.partition("=")[0].replace("_", "-")) for word in argv}
+    for key in settings:
+        name = str(key).replace("_", "-")
+        if flag and flag[0] == f"--{name}" and name not in given:
+            return origin + said.replace(flag[0], f"`{key}`", 1)
+    return said
+
+
+def _read_yaml(argv: list[str]) -> Mapping[str, Any]:
+    """What the file of --config holds."""
     path = _last_value(argv, "--config")
     if path is None:
-        return []
+        return {}
     import yaml
 
     try:
@@ -280,7 +304,7 @@ def _yaml_arguments(argv: list[str], fields: Mapping[str, Any]) -> list[str]:
         raise UserError(f"--config {path}: not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--config {path}: must hold `flag: value` lines")
-    return _as_arguments(settings, fields, origin=f"--config {path}: ")
+    return settings
 
 
 def _as_arguments(
@@ -295,16 +319,19 @@ def _as_arguments(
             mend = f"did you mean `{near[0]}`?" if near else "`--help` lists the flags"
             raise UserError(f"{origin}unknown key `{key}`; {mend}")
         flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            if fields[name].type != "bool":
-                raise UserError(f"{origin}`{key}` must be a value, not {str(value).lower()}")
+        kind = str(fields[name].type)
+        if kind == "bool":
+            if not isinstance(value, bool):
+                raise UserError(f"{origin}`{key}` must be true or false, not {value!r}")
             words.append(flag if value else f"--no-{flag[2:]}")
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, bool):
+            raise UserError(f"{origin}`{key}` must be a value, not {str(value).lower()}")
+        elif isinstance(value, (list, tuple)) and kind.startswith("tuple"):
             words += [flag, *map(str, value)]
-        elif isinstance(value, dict):
+        elif isinstance(value, (list, tuple, dict)):
             raise UserError(f"{origin}`{key}` must be a single value")
         else:
-            words += [flag, str(value)]
+            words.append(f"{flag}={value}")  # one word, which may begin with a dash
     return words
 
 
@@ -338,6 +365,13 @@ def _one_line(boxed: str, prog: str, names: Iterable[str]) -> str:
     if misfit:
         kinds = (_KINDS.get(kind, kind.strip("{}")) for kind in misfit[2].split("|"))
         return f"{misfit[1]} {misfit[3]}: must be {' or '.join(kinds)}"
+    choice = re.match(r"invalid choice '(.*)' for argument '(--\S+)'.*\((.*)\)", text)
+    if choice:
+        allowed = choice[3].replace("'", "").replace(", ", " or ")
+        return f"{choice[2]} {choice[1]}: must be {allowed}"
+    number = re.match(r"Error parsing (--\S+): could not convert string to float: '(.*)'", text)
+    if number:
+        return f"{number[1]} {number[2]}: must be a number"
     unknown = re.match(r"Unrecognized options: (--[\w-]+)", text)
     if unknown:
         flags = ["--" + name.replace("_", "-") for name in names]

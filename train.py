@@ -313,9 +313,10 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
         gains = scores.mean > state.best_score
         # where all is right early, probabilities go on getting better
         is_best = gains or (scores.mean == state.best_score and scores.loss < state.best_loss)
-        values |= {f"valid_{name}": getattr(scores, name) for name in SHOWN_SCORES}
+        shown = scores.summary()  # without a loss, where training knows no label of them
+        values |= {f"valid_{name}": shown[name] for name in SHOWN_SCORES if shown[name] is not None}
         line += (
-            f"  |  validation loss {scores.loss:.4f}  accuracy {scores.accuracy:.4f}  "
+            f"  |  validation loss {scores.shown_loss}  accuracy {scores.accuracy:.4f}  "
             f"macro-F1 {scores.macro_f1:.4f}{'  best' if is_best else ''}"
         )
         if is_best:

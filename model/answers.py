@@ -42,7 +42,7 @@ def measure_probabilities(
     )
     figures: dict[str, Any] = {
         "ece": ece, "ece_by_chance": by_chance,
-        "calibrated_loss": float(answers.calibrated_losses[known].mean()) if known.any() else 0.0,
+        "calibrated_loss": float(answers.calibrated_losses[known].mean()) if known.any() else None,
     }  # fmt: skip
     if abstain is not None:
         kept = answered(probabilities, right, abstain)

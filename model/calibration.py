@@ -133,6 +133,18 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(-(low + high) / 2))
 
 
+def show_temperature(temperature: float) -> str:
+    """For people: with a word where the best may lie beyond what is tried.
+
+    >>> show_temperature(0.4567), show_temperature(0.05)
+    ('0.457', '0.050 (the least that is tried)')
+    """
+    end = ""
+    if np.isclose(temperature, [1 / _LARGEST, _LARGEST], rtol=1e-4).any():
+        end = f" (the {'least' if temperature < 1 else 'most'} that is tried)"
+    return f"{temperature:.3f}{end}"
+
+
 def mean_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """The mean cross-entropy of float32[D, C] and int[D], below C."""
     predicted = np.zeros(len(labels), np.int64)

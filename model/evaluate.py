@@ -4,8 +4,9 @@ Raw files are read as training reads them; of a shard set, one part is scored. T
 stdout is JSON. Scores are those of the network in float32, whatever precision trained it, and of
 its linear classifier. Unless there were many, both have learned from the run's validation
 documents, too: what is new to them is a test part. `loss` is the cross-entropy before the
-temperature, as in the summary.json of the run; `calibrated_loss`, `ece` and all that goes by
-probabilities are of the probabilities that model.predict gives.
+temperature, as in the summary.json of the run, of the documents whose label the run knows (null
+where it knows none); `calibrated_loss`, `ece` and all that goes by probabilities are of the
+probabilities that model.predict gives.
 Legend: D documents, C classes that the run knows.
 """
 

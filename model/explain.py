@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from model.predict import label_lines, label_table
+from model.predict import ANSWER_NAMES, label_lines, label_table
 from model.rows import InputFlags, check_files, read_rows
 from model.table import Rows
 from shortline import UserError, import_tensorflow, parse_flags, printable, run_command
@@ -25,6 +25,8 @@ from shortline import UserError, import_tensorflow, parse_flags, printable, run_
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
     from model.attribution import Attribution
     from model.opened import Run
+
+_MOST_WORDS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class ExplainFlags(InputFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.words <= 100:
-            raise ValueError(f"--words {self.words}: must be from 1 to 100")
+        if not 1 <= self.words <= _MOST_WORDS:
+            raise ValueError(f"--words {self.words}: must be from 1 to {_MOST_WORDS}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         label_lines(explain, most)
         return 0
     out = None if flags.out is None else Path(flags.out)
-    rows = read_rows(flags, run.settings.get("text"), kind, added_names(flags.words))
+    taken = ANSWER_NAMES | {*added_names(_MOST_WORDS)}
+    rows = read_rows(flags, run.settings.get("text"), kind, taken)
     label_table(explain, rows, out, kind, most)
     if out is not None:
         print(f"explanations are in {printable(str(out))}", file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from model.calibration import show_temperature
 from model.classifier import Classifier
 from model.events import read_events
 from model.examination import Examination, adjust_long_tail, check_test, examine
@@ -23,7 +24,14 @@ from model.lstm import count_blocks
 from model.opened import Run, keep_answers
 from model.report import write_report
 from model.run import RunPaths
-from model.scores import Confusion, Scores, score, typical_documents, worst_confusions
+from model.scores import (
+    Confusion,
+    Scores,
+    score,
+    surest_mistakes,
+    typical_documents,
+    worst_confusions,
+)
 from model.step import Predictions, build_predict
 from model.workers import Workers
 from shortline import __version__, printable, write_whole
@@ -150,8 +158,8 @@ def _look_at(
     confusions: Sequence[Confusion],
 ) -> tuple[dict[int, str], Examination]:  # fmt: skip
     """Texts that the report shows, by number, and what comes of asking about some of them."""
-    worst = [confusion.examples[0] for confusion in confusions[:_MOST_WRONG]]
-    asked = [*worst, *typical_documents(predictions, shard_set.label_counts, _MOST_RIGHT)]
+    surest = surest_mistakes(predictions, confusions, _MOST_WRONG)
+    asked = [*surest, *typical_documents(predictions, shard_set.label_counts, _MOST_RIGHT)]
     listed = {doc for confusion in confusions[:20] for doc in confusion.examples}
     texts = _read_texts(shard_set, part, sorted({*listed, *asked}))
     questions = [
@@ -183,7 +191,7 @@ def _describe_calibration(examined: Examination) -> str:
         return "probabilities are not calibrated: that takes a validation part of 100 or more"
     found = examined.check.summary()
     return (
-        f"temperature {examined.calibration.temperature:.3f}: calibration error "
+        f"temperature {show_temperature(examined.calibration.temperature)}: calibration error "
         f"{found['ece_before']:.4f} before, {found['ece_after']:.4f} after, on validation "
         f"documents it was not fitted on ({found['ece_by_chance']:.4f} by chance alone)"
     )
@@ -229,7 +237,7 @@ def describe_scores(
     """
     lines = [
         f"{scores.num_docs:,} {of or ''}documents: accuracy {scores.accuracy:.4f}, macro-F1 "
-        f"{scores.macro_f1:.4f}, weighted F1 {scores.weighted_f1:.4f}, loss {scores.loss:.4f}"
+        f"{scores.macro_f1:.4f}, weighted F1 {scores.weighted_f1:.4f}, loss {scores.shown_loss}"
     ]
     for name, third in scores.thirds.items():
         lines.append(
@@ -242,7 +250,12 @@ def describe_scores(
         )
     if scores.num_unseen:
         have = "has a label" if scores.num_unseen == 1 else "have labels"
-        lines.append(f"  {scores.num_unseen:,} {have} that training lacks: scored as wrong")
+        num_known = scores.num_docs - scores.num_unseen
+        rest = f"the loss is of the {num_known:,} other{'' if num_known == 1 else 's'}"
+        lines.append(
+            f"  {scores.num_unseen:,} {have} that training lacks: scored as wrong; "
+            + (rest if num_known else "--label may name the wrong column")
+        )
     for confusion in confusions[:3]:
         label, predicted = (
             printable(labels[number], 40) for number in (confusion.label, confusion.predicted)

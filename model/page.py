@@ -149,7 +149,7 @@ mark.against { background: rgb(224 117 45 / calc(.75 * var(--weight))); }
 .texts p { color: var(--ink); } .texts p + p { margin-top: .4rem; }
 @media (max-width: 36rem) { body { padding: 1.25rem .75rem 3rem; }
   .cards { grid-template-columns: 1fr 1fr; gap: .5rem; } dd:not(.small) { font-size: 1.3rem; }
-  th, td { padding: .35rem .45rem; } .name { min-width: 5.5rem; } }
+  th, td { padding: .35rem .45rem; } .name { min-width: 5.5rem; } .texts { min-width: 8rem; } }
 summary { cursor: pointer; margin: 1rem 0 .5rem; font-weight: 600; }
 """
 

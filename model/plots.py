@@ -116,7 +116,7 @@ def plot_throughput(events: Sequence[Mapping[str, Any]]) -> str:
         axes.set_xlim(0, None)
         axes.set_xlabel("epoch")
         axes.set_title("Documents per second")
-        axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.yaxis.set_major_formatter(lambda value, _: _short(value, 6))
 
     return to_figure("Documents per second", draw)
 
@@ -149,7 +149,7 @@ def plot_class_f1(label_counts: np.ndarray, f1: np.ndarray, support: np.ndarray)
         axes.set_xscale("log")
         narrow = len(sizes) > 0 and sizes.max() < 100 * sizes.min()
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
-        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.xaxis.set_major_formatter(lambda value, _: _short(value, 6))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("training documents of the class")
@@ -184,7 +184,7 @@ def plot_lengths(length_counts: np.ndarray, widths: Sequence[int]) -> str:
         axes.set_xlim(-0.5, len(counts) - 0.5)
         axes.set_xlabel("tokens (last bar: all longer texts)" if counts[-1] else "tokens")
         axes.set_title("Training documents by length")
-        axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.yaxis.set_major_formatter(lambda value, _: _short(value, 6))
 
     return to_figure("Training documents by length", draw)
 
@@ -215,14 +215,17 @@ def to_figure(name: str, draw: Any) -> str:
     return f"<figure>{svg}</figure>"
 
 
-def _short(value: float) -> str:
+def _short(value: float, decimals: int = 1) -> str:
     """
-    >>> _short(2.0), _short(9_876), _short(1_500_000)
-    ('2', '9.9k', '1.5M')
+    >>> _short(2.0), _short(9_876), _short(1_500_000), _short(9_876, 6)
+    ('2', '9.9k', '1.5M', '9.876k')
+
+    Args:
+      decimals: many, up to 6, where neighbours must differ: the ticks of a narrow axis.
     """
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{round(value / size, 1):g}{letter}"
+            return f"{round(value / size, decimals):g}{letter}"
     return f"{value:g}"
 
 

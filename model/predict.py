@@ -6,10 +6,11 @@ carriage return stand as \\, \t, \n and \r, and whatever else could steer a term
 
 With INPUT (CSV, TSV, JSONL, Parquet or fastText; plain, .gz or .zst) a table is written: the rows
 and columns of the input in order, and label, probability, label_2, probability_2 ... after them.
-A column of the input that has such a name is kept as input_label and so on. A null text has a
-null label. Values of CSV and TSV stay as they are written, Parquet keeps its types, JSONL its
-objects; from JSONL to another format values become text. A label that a spreadsheet would take for
-a formula (=, +, - or @ and no number) stands behind a ' in CSV and TSV, as it is in the others.
+A column of the input that has such a name, whatever --top-k and --scope are now, is kept as
+input_label and so on, or input_2_label and so on where that is there. A null text has a null label.
+Values of CSV and TSV stay as they are written, Parquet keeps its types, JSONL its objects; from
+JSONL to another format values become text. A label that a spreadsheet would take for a formula (=,
++, - or @ and no number) stands behind a ' in CSV and TSV, as it is in the others.
 
 Probabilities are scaled as the validation part asks for (the run's calibration.json). With
 --abstain THRESHOLD, a row whose first label is less probable than that has no label: empty in CSV
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answere
 
 Label = Callable[[Rows], tuple[Rows, pa.RecordBatch]]
 
+_MOST_RANKS = 1000  # of --top-k, that the input may be left with
 _PLAIN_SECONDS = 15.0  # between two lines of progress in a log
 
 
@@ -91,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         label_lines(label, most)
         return 0
     out = None if flags.out is None else Path(flags.out)
-    rows = read_rows(flags, run.settings.get("text"), kind, added_names(flags.top_k, flags.scope))
+    taken = ANSWER_NAMES | {*added_names(flags.top_k, flags.scope)}
+    rows = read_rows(flags, run.settings.get("text"), kind, taken)
     num_rows, num_withheld = label_table(label, rows, out, kind, most)
     if out is not None:
         print(f"predictions are in {printable(str(out))}", file=sys.stderr)
@@ -133,6 +136,10 @@ def build_label(
         return rows, pa.RecordBatch.from_arrays(columns, names)
 
     return label
+
+
+ANSWER_NAMES = frozenset([*prediction_names(_MOST_RANKS), "scope"])
+"""Of this and of any earlier time: columns of a table that was itself predicted may be of that."""
 
 
 def added_names(top_k: int, scope: bool) -> list[str]:

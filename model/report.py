@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from model import plots
-from model.calibration import CalibrationCheck
+from model.calibration import CalibrationCheck, show_temperature
 from model.findings import findings_section
 from model.notes import note_data, note_scores
 from model.page import build_page, bullet_list, escape, format_number, section, side_by_side, table
 from model.report_probabilities import probabilities_section
 from model.report_words import Explained, words_section
 from model.scores import Confusion, Scores
-from shortline import write_whole
+from shortline import describe_value, write_whole
 
 _MOST_CLASSES = 200  # rows of the table of classes
 _MOST_UNFOLDED = 20  # rows at which that table is still open
@@ -115,7 +115,7 @@ def _cards(summary: Mapping[str, Any], scores: Scores, label_counts: np.ndarray)
     ]  # fmt: skip
     if "calibration" in summary:
         error = summary["calibration"]["ece_after"]
-        about = f"temperature {summary['temperature']:.3f}"
+        about = f"temperature {show_temperature(summary['temperature'])}"
         cards.insert(3, ("calibration error", f"{error:.3f}", about))
     if summary.get("linear", {}).get("weight"):
         linear = summary["linear"]
@@ -275,4 +275,4 @@ def _facts(summary: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else describe_value(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from model.calibration import CalibrationCheck
+from model.calibration import CalibrationCheck, show_temperature
 from model.calibration_plots import plot_coverage, plot_reliability
 from model.confidence import NUM_BINS, answered, threshold_for
 from model.page import bullet_list, section, side_by_side, table
@@ -29,12 +29,12 @@ def probabilities_section(summary: Mapping[str, Any], check: CalibrationCheck | 
         )
     figures = summary["calibration"]
     about = (
-        f"Logits are divided by a temperature of {summary['temperature']:.3f}, the one of the "
-        f"least cross-entropy on {figures['num_docs']:,} validation documents. All that is shown "
-        "here is by halves: the documents of one half are scaled by the temperature that fits the "
-        "other. The same documents chose the best epoch, so it flatters a little. Calibration "
-        f"error: the mean gap between accuracy and probability, over {NUM_BINS} bins of equal "
-        "width (ECE)."
+        f"Logits are divided by a temperature of {show_temperature(summary['temperature'])}, the "
+        f"one of the least cross-entropy on {figures['num_docs']:,} validation documents. All that "
+        "is shown here is by halves: the documents of one half are scaled by the temperature that "
+        "fits the other. The same documents chose the best epoch, so it flatters a little. "
+        "Calibration error: the mean gap between accuracy and probability, over "
+        f"{NUM_BINS} bins of equal width (ECE)."
     )
     rows: list[tuple[Any, ...]] = [_errors("validation", figures)]
     if "test" in figures:

@@ -34,6 +34,7 @@ def words_section(examples: Sequence[Explained]) -> str:
     if not examples:
         return ""
     wrong = [each for each in examples if each.label != each.predicted]
+    wrong.sort(key=lambda each: -each.probability)
     right = [each for each in examples if each.label == each.predicted]
     parts = []
     for title, chosen in (("Surest mistakes", wrong), ("Typical right answers", right)):
@@ -42,7 +43,8 @@ def words_section(examples: Sequence[Explained]) -> str:
     about = (
         "Each word is taken out of the text in turn. Blue: without it the class would be less "
         "likely, so it speaks for the class; orange: it speaks against it. The fuller the colour, "
-        "the more; pointing at a word tells by how much the log-odds of the class fall."
+        "the more; pointing at a word tells by how much the log-odds of the class fall. Of "
+        "mistakes with the same label and answer, the surest alone is here."
     )
     return section("Words that decided", "".join(parts), about)
 

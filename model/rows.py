@@ -6,7 +6,7 @@ import json
 import os
 import select
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,19 @@ from model.table import Rows, free_names, open_object, output_format, to_json
 from shortline import UserError, printable
 from tfdata.columns import find_columns
 from tfdata.line_table import binary_array, open_jsonl, parse_lines, read_json_object
-from tfdata.raw import BOM, MAX_ROW_BYTES, ReadCounts, read_head
-from tfdata.read import Format, column_as_text, decode_texts, guess_format, read_table_batches
+from tfdata.raw import BOM, MAX_ROW_BYTES, SKIP_MENDS, ReadCounts, read_head
+from tfdata.read import (
+    Format,
+    column_as_text,
+    decode_texts,
+    format_by_name,
+    guess_format,
+    read_table_batches,
+)
 
 _STDIN = 0
 _BLOCK_BYTES = 1 << 20
+_MOST_TOLD = 6  # columns that are renamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +89,8 @@ class RowOptions:
     """Column of the texts, as the user names it."""
     trained_text: str | None = None
     """Column of the texts in training: taken where it is there."""
-    taken: Sequence[str] = ()
-    """Names of the predictions: the input's columns of such names are renamed."""
+    taken: Collection[str] = ()
+    """Names that predictions have or may have: the input's columns of such names are renamed."""
 
 
 def detect_format(path: Path, asked: Format) -> str:
@@ -97,13 +105,13 @@ def detect_format(path: Path, asked: Format) -> str:
 
 
 def read_rows(
-    flags: InputFlags, trained_text: str | None, kind: str, taken: Sequence[str]
+    flags: InputFlags, trained_text: str | None, kind: str, taken: Collection[str]
 ) -> Iterator[Rows]:
     """The rows of INPUT, or of stdin, in the form that a table of format `kind` needs.
 
     Args:
       trained_text: column of the texts in training.
-      taken: names of the columns that are added.
+      taken: names that columns which are added have or may have.
     """
     if flags.input is None:
         return read_stdin(flags.batch_size)
@@ -112,8 +120,32 @@ def read_rows(
         format=flags.format, delimiter=flags.delimiter, text=flags.text,
         trained_text=trained_text, taken=taken,
     )  # fmt: skip
-    is_objects = kind == detect_format(source, flags.format) == "jsonl"
-    return read_objects(source, options) if is_objects else read_columns(source, options)
+    found = detect_format(source, flags.format)
+    is_objects = kind == found == "jsonl"
+    rows = read_objects(source, options) if is_objects else read_columns(source, options)
+    is_guess = flags.format == "auto" and format_by_name(source) is None
+    may_be_lines = is_guess and found == "csv" and flags.text is None
+    return _explained(rows, source if may_be_lines else None)
+
+
+def _explained(rows: Iterator[Rows], lines: Path | None) -> Iterator[Rows]:
+    """The rows; of errors, without flags of other commands, and with what to do with plain lines.
+
+    Args:
+      lines: a file that may hold such.
+    """
+    try:
+        yield from rows
+    except UserError as error:
+        said = str(error)
+        for mend in SKIP_MENDS.values():
+            said = said.removesuffix(mend)
+        if lines is not None:
+            said += (
+                "; INPUT may be CSV, TSV, JSONL, Parquet or fastText; if each line of this file is "
+                f"a text, give it on stdin: < {lines}"
+            )
+        raise UserError(said) from error
 
 
 def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
@@ -125,9 +157,7 @@ def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
     names, batches = read_table_batches(path, options.format, options.delimiter)
     text = _find_text(names, options, path)
     written = free_names(names, options.taken)
-    for name, new in zip(names, written, strict=True):
-        if name != new:
-            _tell_renamed(path, name, new)
+    _tell_renamed(path, _renamed(names, written))
     num_pieces = 0
     for num_pieces, batch in enumerate(batches, 1):  # noqa: B007
         texts = decode_texts(column_as_text(batch, text, {}, path))[0]
@@ -146,17 +176,17 @@ def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:
     """
     names = open_jsonl(path, read_head(path), False, ReadCounts()).names
     text = _find_text(names, options, path)
-    told: set[str] = set()
+    told: set[tuple[str, str]] = set()
 
     def parse(line: bytes) -> dict[str, str | None]:
         row = read_json_object(line, flat=[text])
         shown = line.decode("utf-8", "replace").strip()
-        if clashing := [name for name in options.taken if name in row]:
-            for name in sorted({*clashing} - told):
-                _tell_renamed(path, name, "input_" + name)
-            told.update(clashing)
+        if any(name in options.taken for name in row):
             row_again = json.loads(shown)
-            keys = free_names(list(row_again), options.taken)
+            keys = free_names(list(row_again), options.taken, names)
+            new = [pair for pair in _renamed(list(row_again), keys) if pair not in told]
+            _tell_renamed(path, new)
+            told.update(new)
             pairs = zip(keys, row_again.values(), strict=True)
             members = ", ".join(f"{to_json(key)}: {to_json(value)}" for key, value in pairs)
         else:
@@ -215,6 +245,14 @@ def _find_text(names: Sequence[str], options: RowOptions, path: Path) -> str:
     return find_columns(names, text, None, source=path, need_label=False)[0]
 
 
-def _tell_renamed(path: Path, name: str, new: str) -> None:
-    line = f"{path}: its column `{name}` is written as `{new}`: `{name}` is the prediction's name"
+def _renamed(names: Sequence[str], written: Sequence[str]) -> list[tuple[str, str]]:
+    return [pair for pair in zip(names, written, strict=True) if pair[0] != pair[1]]
+
+
+def _tell_renamed(path: Path, pairs: Sequence[tuple[str, str]]) -> None:
+    if not pairs:
+        return
+    shown = ", ".join(f"`{name}` to `{new}`" for name, new in pairs[:_MOST_TOLD])
+    more = f", and {len(pairs) - _MOST_TOLD} more likewise" if len(pairs) > _MOST_TOLD else ""
+    line = f"{path}: columns renamed, as added ones may have such names: {shown}{more}"
     print(printable(line), file=sys.stderr)

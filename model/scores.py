@@ -6,6 +6,7 @@ own with an F1 of 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class Scores:
     weighted_f1: float
     """Mean F1, weighted by the documents of a class."""
     loss: float
-    """Mean cross-entropy of the documents whose label training knows."""
+    """Mean cross-entropy of the documents whose label training knows; NaN without any."""
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray
@@ -48,6 +49,11 @@ class Scores:
         """
         return (self.accuracy + self.macro_f1) / 2
 
+    @property
+    def shown_loss(self) -> str:
+        """The loss, for people."""
+        return "none" if np.isnan(self.loss) else f"{self.loss:.4f}"
+
     def summary(self) -> dict[str, Any]:
         """The single figures, for JSON."""
         return {
@@ -56,7 +62,7 @@ class Scores:
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "weighted_f1": self.weighted_f1,
-            "loss": self.loss,
+            "loss": None if np.isnan(self.loss) else self.loss,  # JSON has no NaN
             "thirds": self.thirds,
         }
 
@@ -97,7 +103,7 @@ def score(predictions: Predictions, label_counts: np.ndarray) -> Scores:
         accuracy=float(right.mean()) if num_docs else 0.0,
         macro_f1=float(f1[occurs].sum() / max(1, num_macro)),
         weighted_f1=float(f1 @ support / max(1, num_docs)),
-        loss=float(predictions.losses[known].mean()) if known.any() else 0.0,
+        loss=float(predictions.losses[known].mean()) if known.any() else np.nan,
         precision=precision,
         recall=recall,
         f1=f1,
@@ -138,6 +144,14 @@ def worst_confusions(
         label, predicted = divmod(int(distinct[at]), width)
         confusions.append(Confusion(label, predicted, int(counts[at]), tuple(docs.tolist())))
     return confusions
+
+
+def surest_mistakes(
+    predictions: Predictions, confusions: Sequence[Confusion], most: int
+) -> list[int]:
+    """Documents with the most probable wrong answers, one of a confusion, the surest first."""
+    surest = [confusion.examples[0] for confusion in confusions]
+    return sorted(surest, key=lambda doc: -predictions.probabilities[doc])[:most]
 
 
 def typical_documents(predictions: Predictions, label_counts: np.ndarray, most: int) -> list[int]:

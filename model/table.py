@@ -6,11 +6,13 @@ Legend: R rows of a piece, K predictions of a row.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -56,18 +58,40 @@ def prediction_names(top_k: int) -> list[str]:
     return [name + rank for rank in ranks for name in ("label", "probability")]
 
 
-def free_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """The names, with `input_` before those that are taken.
+def free_names(
+    names: Sequence[str], taken: Collection[str], others: Iterable[str] = ()
+) -> list[str]:
+    """The names, with one prefix before all that are taken, with which none is a name already.
+
+    Of a name that stands there twice, the second has the next such prefix.
 
     >>> free_names(["text", "label"], ["label", "probability"])
     ['text', 'input_label']
+    >>> free_names(["input_label", "label", "probability"], ["label", "probability"])
+    ['input_label', 'input_2_label', 'input_2_probability']
+
+    Args:
+      others: names that must not come of it either.
     """
-    freed: list[str] = []
+    known = {*names, *others}
+    clashing = [name for name in known if name in taken]
+    numbers = (f"input_{number}_" for number in itertools.count(2))
+    free = (
+        prefix
+        for prefix in itertools.chain(["input_"], numbers)
+        if known.isdisjoint(prefix + name for name in clashing)
+    )
+    prefixes: list[str] = []
+    times: Counter[str] = Counter()
+    freed = []
     for name in names:
-        new = name
-        while name in taken and new in {*names, *taken, *freed}:
-            new = "input_" + new
-        freed.append(new)
+        if name in taken:
+            if times[name] == len(prefixes):
+                prefixes.append(next(free))
+            freed.append(prefixes[times[name]] + name)
+            times[name] += 1
+        else:
+            freed.append(name)
     return freed
 
 

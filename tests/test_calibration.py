@@ -14,6 +14,7 @@ from model.calibration import (
     quantiles,
     read_calibration,
     sample_size,
+    show_temperature,
     write_calibration,
 )
 from shortline import UserError
@@ -63,6 +64,15 @@ def test_without_a_mistake_or_a_hit_it_stays_finite(labels):
     assert 0.05 < found < 20 if labels == "right" else found == pytest.approx(20, rel=1e-3)
     wide = 1e6 * logits
     assert np.isfinite(fit_temperature(wide, order[:, -1]))
+
+
+def test_a_temperature_at_a_bound_is_said():
+    logits, _ = _draw(300, 8, 1.0)
+    best, worst = logits.argmax(axis=1), logits.argmin(axis=1)
+    low, high = fit_temperature(logits / 1e4, best), fit_temperature(logits, worst)
+    assert show_temperature(low) == "0.050 (the least that is tried)"
+    assert show_temperature(high) == "20.000 (the most that is tried)"
+    assert show_temperature(0.4567) == "0.457"
 
 
 def test_too_sure_a_network_is_set_right_on_documents_it_was_not_fitted_on():

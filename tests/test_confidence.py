@@ -55,6 +55,13 @@ def test_error_by_chance_is_that_of_honest_probabilities():
     assert chance_error(probabilities[:100]) > 2 * chance_error(np.tile(probabilities, 4))
 
 
+def test_error_by_chance_does_not_go_by_the_order():
+    """A shard set has a file's documents in another order."""
+    rng = np.random.default_rng(5)
+    probabilities = rng.beta(4, 1, 700)
+    assert chance_error(probabilities) == chance_error(rng.permutation(probabilities))
+
+
 @given(documents, st.floats(0.01, 1))
 def test_answered(found, threshold):
     probabilities, right = found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -127,6 +128,22 @@ def test_what_is_printed(run, tmp_path, capsys):
     assert "1 has a label that training lacks" in out
     assert "\x1b" not in out
     assert json.loads(out.splitlines()[-1])["num_docs"] == 7
+
+
+def test_labels_that_the_run_lacks(run, tmp_path, capsys):
+    """Of none of them is there a loss; of some, that it is of the others is said."""
+    rows = [("word1", "new"), ("word2", "newer"), ("word3", "plain")]
+    for number, loss, said in (
+        (2, "none", "training lacks: scored as wrong; --label may name the wrong column"),
+        (3, r"\d+\.\d{4}", "training lacks: scored as wrong; the loss is of the 1 other"),
+    ):
+        path = write(tmp_path / "in.csv", rows[:number])
+        assert main([str(run.paths.folder), "--gpus", "none", "--data", str(path)]) == 0
+        out = capsys.readouterr().out
+        assert re.search(f"{number} documents: .*, loss {loss}\n", out)
+        assert said in out
+        found = json.loads(out.splitlines()[-1])
+        assert (found["loss"] is None) == (found["calibrated_loss"] is None) == (number == 2)
 
 
 def test_columns_of_the_training(tmp_path, capsys):

@@ -58,9 +58,42 @@ def test_a_misspelt_key_of_a_yaml_file_is_named(tmp_path):
     (tmp_path / "c.yaml").write_text("max_lne: 30\n")
     with pytest.raises(UserError, match=r"c\.yaml: unknown key `max_lne`; did you mean `max_len`"):
         train.main(["--config", str(tmp_path / "c.yaml")])
-    (tmp_path / "c.yaml").write_text("epochs: many\n")
-    with pytest.raises(UserError, match="--epochs"):
-        train.main(["--config", str(tmp_path / "c.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("bidirectional: maybe", "`bidirectional` must be true or false, not 'maybe'"),
+        ("bidirectional:", "`bidirectional` must be true or false, not None"),
+        ("tokenizer: words", "`tokenizer` words: must be word or wordpiece"),
+        ("epochs: many", "`epochs` many: must be None or a whole number"),
+        ("epochs: [3, 4]", "`epochs` must be a single value"),
+        ("epochs: -3", "`epochs` -3: must be 1 or more"),
+        ("batch-size: 3.5", "`batch-size` 3.5: must be a whole number or auto"),
+        ("learning_rate: fast", "`learning_rate` fast: must be a number"),
+        ("preset: sed", "`preset` sed: unknown; choose one of default, seed"),
+    ],
+)
+def test_a_wrong_value_of_a_yaml_file_is_named_with_file_and_key(line, said, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"hidden: 24\n{line}\n")
+    with pytest.raises(UserError) as caught:
+        read_flags(["--config", str(path)])
+    assert str(caught.value).startswith(f"--config {path}: {said}")
+
+
+def test_values_of_a_yaml_file_may_look_like_flags(tmp_path):
+    (tmp_path / "c.yaml").write_text("filters: '--'\ntext: --label\n")
+    flags = read_flags(["--config", str(tmp_path / "c.yaml")])
+    assert (flags.tokenizer.filters, flags.ingest.text) == ("--", "--label")
+
+
+def test_of_a_wrong_value_on_the_command_line_no_file_is_named(tmp_path):
+    (tmp_path / "c.yaml").write_text("epochs: 3\nmax_len: 0\ntokenizer: word\n")
+    for words in (["--epochs=many"], ["--tokenizer", "words"]):
+        with pytest.raises(UserError) as caught:
+            read_flags([f"--config={tmp_path / 'c.yaml'}", "--max_len", "9", *words])
+        assert str(caught.value).startswith(words[0].partition("=")[0] + " ")
 
 
 def test_a_folder_with_another_run_is_left_alone(straight, small_shards):

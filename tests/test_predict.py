@@ -208,19 +208,53 @@ def test_columns_named_like_predictions(run, expected, tmp_path, capsys, suffix)
         pq.write_table(pa.Table.from_pylist([row]), path)
     predict(run, path, "--out", tmp_path / "out.csv")
     told = capsys.readouterr().err
-    assert "`label` is written as `input_input_label`" in told
-    assert "`probability` is written as `input_probability`" in told
-    names = ["input_input_label", "text", "input_label", "input_probability", "label_2"]
+    assert "`label` to `input_2_label`" in told
+    assert "`label_2` to `input_2_label_2`" in told
+    names = ["input_2_label", "text", "input_label", "input_2_probability", "input_2_label_2"]
     found = read(tmp_path / "out.csv")
     check(found, [dict(zip(names, row.values(), strict=True))], expected)
     predict(run, path, "--out", tmp_path / "out.jsonl")
     assert list(json.loads((tmp_path / "out.jsonl").read_text()))[:5] == names
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_predictions_of_predictions(run, tmp_path, suffix):
+    """Of each time all answers have a prefix of their own, and none are taken for the last ones."""
+    rows = [{"id": str(number), "text": f"word{number}"} for number in range(3)]
+    write(tmp_path / "in.csv", [{**row, "label": "gold"} for row in rows])
+    paths = [tmp_path / "in.csv", *(tmp_path / f"{number}{suffix}" for number in (1, 2, 3))]
+    for source, out, top_k in zip(paths, paths[1:], (2, 1, 3), strict=False):
+        predict(run, source, "--out", out, "--top-k", top_k)
+    predict(run, paths[3], "--out", tmp_path / "out.csv")
+    found = read(tmp_path / "out.csv")
+    first, third = prediction_names(2), prediction_names(3)
+    assert [*found[0]] == [
+        "id", "text", "input_label", *(f"input_2_{name}" for name in first),
+        "input_3_label", "input_3_probability", *(f"input_4_{name}" for name in third),
+        "label", "probability",
+    ]  # fmt: skip
+    for row, original in zip(found, rows, strict=True):
+        assert row["id"] == original["id"]
+        assert row["input_label"] == "gold"
+        answers = {row[f"input_{number}_label"] for number in (2, 3, 4)}
+        assert answers == {row["label"]}
+
+
+def test_jsonl_keys_of_later_lines_are_not_lost(run, tmp_path):
+    rows = [{"text": "word1", "label": "a"}] * 2
+    rows.append({"text": "word1", "label": "b", "input_label": 1})
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    predict(run, tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["input_2_label"] for row in found] == ["a", "a", "b"]
+    assert found[2]["input_label"] == 1
+
+
 def test_free_names():
     taken = prediction_names(2)
     assert taken == ["label", "probability", "label_2", "probability_2"]
-    assert free_names(["label", "label", "x"], taken) == ["input_label", "input_input_label", "x"]
+    assert free_names(["label", "label", "x"], taken) == ["input_label", "input_2_label", "x"]
+    assert free_names(["label"], taken, ["input_label"]) == ["input_2_label"]
     assert free_names(["x", "x"], taken) == ["x", "x"]
 
 
@@ -305,6 +339,27 @@ def test_broken_input_leaves_no_output(run, tmp_path, suffix):
             predict(run, path, "--out", out)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv"] + [out.name] * bool(before)
         assert before is None or out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "lines", ["play a song", "play a song, please\nplay\nstop, now, at once", "play\nsay it, now"]
+)
+def test_plain_lines_in_a_file(run, tmp_path, lines):
+    """The error says what a file may be, where lines go, and names no flag of another command."""
+    path = tmp_path / "lines.txt"
+    path.write_text(f"{lines}\n")
+    with pytest.raises(UserError) as raised:
+        predict(run, path)
+    said = str(raised.value)
+    assert "CSV, TSV, JSONL, Parquet or fastText" in said
+    assert said.endswith(f"< {path}")
+    assert "--label" not in said
+    assert "--skip-bad-rows" not in said
+    with pytest.raises(UserError) as raised:
+        predict(run, path.rename(tmp_path / "lines.csv"))
+    assert "--label" not in str(raised.value)
+    assert "--skip-bad-rows" not in str(raised.value)
+    assert "stdin" not in str(raised.value)
 
 
 def test_no_rows(run, tmp_path, capfd):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import warnings
@@ -14,6 +15,7 @@ import pytest
 from model.attribution import Attribution
 from model.calibration import calibrate
 from model.page import escape, shorten
+from model.plots import plot_class_f1
 from model.report import write_report
 from model.report_words import Explained
 from model.scores import score, worst_confusions
@@ -193,6 +195,15 @@ def test_shows_the_words_that_decided(tmp_path):
     assert "Words that decided" not in page.text
 
 
+def test_the_surest_mistakes_come_first(tmp_path):
+    explained = [
+        dataclasses.replace(_explain("ab", "no", "yes"), probability=share)
+        for share in (0.25, 0.97, 0.5)
+    ]
+    _, page, _ = _write(tmp_path, [0, 1], [0, 1], ["no", "yes"], explained=explained)
+    assert re.findall(r"taken for yes \((\S+)%\)", page.text) == ["97.0", "50.0", "25.0"]
+
+
 def test_hostile_words_stay_text(tmp_path):
     pairs = enumerate(itertools.pairwise(HOSTILE))
     explained = [_explain(text, label, "x", other=n % 2) for n, (text, label) in pairs]
@@ -300,6 +311,14 @@ def test_tens_of_thousands_of_classes(tmp_path):
     assert len(source) < 1_000_000
 
 
+@pytest.mark.parametrize("sizes", [(1_636, 1_723), (12_000, 12_400), (3, 900)])
+def test_no_two_ticks_have_the_same_words(sizes):
+    counts = np.linspace(*sizes, 7).astype(int)
+    figure = plot_class_f1(counts, np.full(7, 0.5), counts)
+    ticks = re.findall(r"<text[^>]*>([\d.]+[kMG]?)</text>", figure)
+    assert len(ticks) == len({*ticks}) > 7
+
+
 def test_nothing_confused_and_no_events(tmp_path):
     source, page, _ = _write(
         tmp_path, [0, 1], [0, 1], ["a", "b"], events=[], length_counts=np.zeros(0, np.int64)
@@ -314,6 +333,19 @@ def test_shows_the_test_part(tmp_path):
     assert "81.2%" in page.text
     assert "4,321 documents" in page.text
     assert "chose the best epoch" not in page.text
+
+
+def test_what_is_wrong_with_the_data_fits_a_narrow_screen(tmp_path, browser):
+    words = "some of the words in texts that were held out of training are unknown"
+    found = {"severity": "notice", "title": words, "sample": 0, "examples": [words],
+             "effect": words, "mend": words}  # fmt: skip
+    _write(tmp_path, [0, 1], [0, 1], ["a", "b"], summary={"findings": [found]})
+    screen = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get((tmp_path / "report.html").as_uri())
+    table = "document.querySelector('.texts').closest('.scroll')"
+    shown, whole = browser.execute_script(f"return [{table}.clientWidth, {table}.scrollWidth]")
+    assert whole <= shown < 420
 
 
 def test_same_input_same_bytes_and_matplotlib_untouched(tmp_path):

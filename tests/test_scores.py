@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.scores import score, typical_documents, worst_confusions
+from model.scores import score, surest_mistakes, typical_documents, worst_confusions
 from model.step import Predictions
 
 
@@ -52,6 +52,10 @@ def test_loss_is_the_mean_over_known_labels():
     assert scores.loss == 1.5
     assert scores.num_unseen == 1
     assert scores.accuracy == pytest.approx(1 / 3)
+    assert scores.summary()["loss"] == 1.5
+    unknown = score(_predictions([8, 9], [0, 0], [0.0, 0.0]), np.array([5, 5]))
+    assert np.isnan(unknown.loss)
+    assert unknown.summary()["loss"] is None
 
 
 def test_worst_confusions_first_with_the_surest_examples():
@@ -65,6 +69,13 @@ def test_worst_confusions_first_with_the_surest_examples():
     ]
     assert confusions[0].examples == (2, 1)
     assert worst_confusions(_predictions([1], [1]), 3) == []
+
+
+def test_surest_mistakes_go_by_probability_one_of_a_pair_of_classes():
+    predictions = _predictions([0, 0, 0, 1, 1, 2], [1, 1, 1, 0, 1, 0])  # ever surer
+    confusions = worst_confusions(predictions, 3)
+    assert surest_mistakes(predictions, confusions, 2) == [5, 3]
+    assert surest_mistakes(predictions, confusions, 9) == [5, 3, 2]
 
 
 def test_typical_documents_are_right_and_of_several_classes():

@@ -13,6 +13,7 @@ import yaml
 
 import model.progress as progress
 import train
+from model.events import read_events
 from shortline import UserError
 from tests.runs import SMALL, arrays_of, same_weights
 from tfdata.synthetic import write_corpus
@@ -152,6 +153,17 @@ def test_validation_labels_that_training_lacks_are_scored_as_wrong(tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["num_unseen_labels"] == 1
     assert summary["accuracy"] <= 0.5
+
+
+def test_validation_labels_that_are_all_unknown_have_no_loss(tmp_path):
+    write_corpus(tmp_path / "c.parquet", 1_000, num_classes=5)
+    (tmp_path / "valid.csv").write_text("text,label\nabout cats,owls\nabout owls,owls\n")
+    out = tmp_path / "run"
+    args = ["--data", str(tmp_path / "c.parquet"), "--valid", str(tmp_path / "valid.csv")]
+    assert train.main([*args, "--out", str(out), *SMALL]) == 0
+    assert json.loads((out / "summary.json").read_text())["loss"] is None
+    epochs = [event for event in read_events(out / "metrics.jsonl") if event["event"] == "epoch"]
+    assert all(e["valid_accuracy"] == 0 and "valid_loss" not in e for e in epochs)
 
 
 def test_without_validation_the_last_epoch_is_the_best(small_shards, tmp_path):

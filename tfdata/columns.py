@@ -48,8 +48,9 @@ def find_columns(
     if label is None and need_label:
         label = _guess([n for n in names if n != text], _LABEL_NAMES)
     if text is None or (label is None and need_label):
-        missing = [flag for flag, name in (("--text", text), ("--label", label)) if name is None]
-        asked = " and ".join(missing)
+        asked = "--text" if text is None else "--label"
+        if text is None and label is None and need_label:
+            asked = "--text and --label"
         raise UserError(
             f"{source}: cannot tell which column is meant by {asked}: it has "
             f"{_listed(names)}; say so with {asked}"

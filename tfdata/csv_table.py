@@ -23,6 +23,7 @@ from tfdata.open_quotes import find_open_quotes
 from tfdata.raw import (
     BOM,
     MAX_ROW_BYTES,
+    SKIP_MENDS,
     NumberedBatch,
     RawTable,
     ReadCounts,
@@ -30,10 +31,7 @@ from tfdata.raw import (
     reading,
 )
 
-_SKIP_MEND = (
-    "mend the row (train.py, tfdata.ingest, tfdata.doctor and model.evaluate skip such rows with "
-    "--skip-bad-rows)"
-)
+_SKIP_MEND = f"mend the row{SKIP_MENDS['row']}"
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
 _MOST_QUOTES = 1_000

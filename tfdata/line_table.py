@@ -18,6 +18,7 @@ from shortline import UserError, printable
 from tfdata.raw import (
     BOM,
     MAX_ROW_BYTES,
+    SKIP_MENDS,
     NumberedBatch,
     RawTable,
     ReadCounts,
@@ -26,10 +27,7 @@ from tfdata.raw import (
 )
 
 _BLOCK_BYTES = 4 << 20
-_SKIP_MEND = (
-    "mend the line (train.py, tfdata.ingest, tfdata.doctor and model.evaluate skip such lines with "
-    "--skip-bad-rows)"
-)
+_SKIP_MEND = f"mend the line{SKIP_MENDS['line']}"
 _FASTTEXT = re.compile(rb"__label__(\S+)(?:[ \t]+(?!__label__)(.*))?", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")

@@ -19,6 +19,12 @@ MAX_ROW_BYTES = 16 << 20
 BOM = b"\xef\xbb\xbf"
 BATCH_ROWS = 16_384
 """Most rows of a batch."""
+SKIP_MENDS = {
+    unit: f" (train.py, tfdata.ingest, tfdata.doctor and model.evaluate skip such {unit}s with "
+    "--skip-bad-rows)"
+    for unit in ("row", "line")
+}
+"""What some commands do with what does not parse."""
 _HEAD_BYTES = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _FOREIGN = {

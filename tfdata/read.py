@@ -171,7 +171,12 @@ def guess_format(path: Path, head: bytes, asked: str) -> str:
     by_content = "jsonl" if start.startswith(b"{") else "csv"
     if start.startswith(b"__label__"):
         by_content = "fasttext"
-    return _FORMATS.get(_suffix(path)) or by_content
+    return format_by_name(path) or by_content
+
+
+def format_by_name(path: Path) -> str | None:
+    """None where the name does not tell."""
+    return _FORMATS.get(_suffix(path)) or None
 
 
 def _open_table(path: Path, head: bytes, config: IngestConfig, counts: ReadCounts) -> RawTable:
