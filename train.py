@@ -315,6 +315,7 @@ def end_epoch(trainer: Trainer, state: State, display: TrainProgress, log: Metri
         is_best = gains or (scores.mean == state.best_score and scores.loss < state.best_loss)
         shown = scores.summary()  # without a loss, where training knows no label of them
         values |= {f"valid_{name}": shown[name] for name in SHOWN_SCORES if shown[name] is not None}
+        values["best"] = is_best
         line += (
             f"  |  validation loss {scores.shown_loss}  accuracy {scores.accuracy:.4f}  "
             f"macro-F1 {scores.macro_f1:.4f}{'  best' if is_best else ''}"

@@ -36,7 +36,7 @@ class TrialResult:
 
     outcome: Outcome = "failed"
     macro_f1: float | None = None
-    """The best of its epochs' on the validation part, None before the first."""
+    """On the validation part, of the epoch that the training keeps so far; None before the first."""
     accuracy: float | None = None
     """Of that epoch."""
     epochs: int = 0
@@ -55,7 +55,7 @@ def run_trial(
 
     Args:
       settings: all flags of train.py, by name.
-      is_poor: is told, after each epoch, the share of the training that is done, and the best
+      is_poor: is told, after each epoch, the share of the training that is done, and the
         macro-F1 so far; True ends the trial.
       is_over: is told the trial's seconds so far; True ends it.
     """
@@ -126,7 +126,7 @@ def _add_epoch(result: TrialResult, event: Mapping[str, Any], paths: RunPaths) -
         result.settled = yaml.safe_load(paths.config.read_text("utf-8"))
     result.epochs = event["epoch"]
     value = event.get("valid_macro_f1")
-    if value is not None and (result.macro_f1 is None or value > result.macro_f1):
+    if value is not None and event["best"]:  # of accuracy and macro-F1, by which train.py keeps it
         result.macro_f1, result.accuracy = value, event["valid_accuracy"]
     return result.epochs / result.settled["epochs"]
 

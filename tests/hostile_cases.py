@@ -74,6 +74,7 @@ FILES: Mapping[str, tuple[str, Callable[[], str | bytes], list[str]]] = {
     "invalid UTF-8 with --strict": ("a.csv", lambda: b"text,label\na,b\n\xff,b\n", ["--strict"]),
     "UTF-16": ("a.csv", lambda: _CSV.encode("utf-16"), []),
     "an Excel or zip file": ("a.csv", lambda: b"PK\x03\x04" + b"\0" * 99, []),
+    "a program": ("a.csv", lambda: b"\x7fELF\2\1\1" + b"\0" * 99 + b"\n" + b"\1," * 99, []),
     "a .gz cut short": ("a.csv.gz", lambda: _zipped(_CSV)[:-20], []),
     "a .gz with a flipped bit": ("a.csv.gz", lambda: _flipped(_zipped(_CSV), 100), []),
     "a Parquet file cut short": ("a.parquet", lambda: _parquet()[:-1000], []),

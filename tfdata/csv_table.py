@@ -38,6 +38,8 @@ _MOST_QUOTES = 1_000
 _MOST_IDLE_SECONDS = 1.0
 _INVALID, _REPLACED = "\ufdd0", "\ufffd"  # the first is a noncharacter: no text may hold it
 
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+
 csv.field_size_limit(MAX_ROW_BYTES)  # of the header and the first row; else 128 KiB
 codecs.register_error("shortline_invalid", lambda error: (_INVALID, error.end))
 
@@ -48,7 +50,7 @@ def open_csv(
     """Opens a CSV file whose first bytes are `head`; None guesses the delimiter from the header.
 
     Raises (also while reading):
-      UserError: a ragged row (unless skipped), an unclosed quote, a row beyond MAX_ROW_BYTES.
+      UserError: a header that is no text, a ragged row (unless skipped), an unclosed quote, a row beyond MAX_ROW_BYTES.
     """
     start = head.removeprefix(BOM).decode("utf-8", "replace")
     body = start.lstrip("\r\n")
@@ -59,6 +61,11 @@ def open_csv(
     )
     first = _first_rows(body, delimiter)
     names, header_only = first[0], len(first) == 1
+    if any(_CONTROL.search(name) for name in names):
+        raise UserError(
+            f"{path}: is no text (its first line has control characters: "
+            f"{printable(','.join(names), 40)}); give a CSV, TSV, JSONL, Parquet or fastText file"
+        )
     if not delimiter.isascii():
         raise UserError(f"--delimiter {delimiter}: must be an ASCII character")
 
