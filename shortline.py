@@ -326,7 +326,13 @@ def _as_arguments(
             words.append(flag if value else f"--no-{flag[2:]}")
         elif isinstance(value, bool):
             raise UserError(f"{origin}`{key}` must be a value, not {str(value).lower()}")
+        elif value is None and "None" not in kind:
+            raise UserError(f"{origin}`{key}` must be a value, not null; leave the key out")
         elif isinstance(value, (list, tuple)) and kind.startswith("tuple"):
+            if dashed := [str(item) for item in value if str(item).startswith("-")]:
+                raise UserError(
+                    f"{origin}`{key}`: {dashed[0]} begins with a dash; write ./{dashed[0]}"
+                )
             words += [flag, *map(str, value)]
         elif isinstance(value, (list, tuple, dict)):
             raise UserError(f"{origin}`{key}` must be a single value")

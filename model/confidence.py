@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 NUM_BINS = 15
-_CHANCE_DRAWS = 500
+_LEAST_DRAWS, _MOST_DRAWS, _DRAWN = 20, 500, 5_000_000  # of many documents few draws tell as much
 
 
 class Reliability(NamedTuple):
@@ -53,7 +53,8 @@ def chance_error(probabilities: np.ndarray) -> float:
     """
     rng = np.random.default_rng(0)
     probabilities = np.sort(probabilities)
-    drawn = (rng.random(len(probabilities)) < probabilities for _ in range(_CHANCE_DRAWS))
+    num_draws = int(np.clip(_DRAWN // max(1, len(probabilities)), _LEAST_DRAWS, _MOST_DRAWS))
+    drawn = (rng.random(len(probabilities)) < probabilities for _ in range(num_draws))
     errors = [bin_reliability(probabilities, right).error for right in drawn]
     return float(np.mean(errors))
 

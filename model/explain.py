@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         label_lines(explain, most)
         return 0
     out = None if flags.out is None else Path(flags.out)
-    taken = ANSWER_NAMES | {*added_names(_MOST_WORDS)}
-    rows = read_rows(flags, run.settings.get("text"), kind, taken)
+    answers = ANSWER_NAMES.union(added_names(_MOST_WORDS))
+    rows = read_rows(flags, run.settings.get("text"), kind, added_names(flags.words), answers)
     label_table(explain, rows, out, kind, most)
     if out is not None:
         print(f"explanations are in {printable(str(out))}", file=sys.stderr)

@@ -31,6 +31,7 @@ _INNER_STEPS = 5
 _MOST_COST = 16.0
 _LEAST_COUNT = 2  # of the training texts that have a feature
 _MOST_WEIGHTS = 1 << 27  # 512 MiB
+_MOST_FEATURES = (1 << 24) - 1  # float32 holds their numbers exactly: model.linear.Features
 _MOST_DUALS = 1 << 28  # 1 GiB; of more documents, the first: shards are in random order
 _COUNTED_NUMBERS = 1 << 23
 _CALL_BLOCKS = 256
@@ -74,7 +75,7 @@ def fit_linear(
             if is_stopped is not None and is_stopped.is_set():
                 return None
             _count(docs, num_pairs, pieces, reach, counts)
-    features = _choose(counts, _MOST_WEIGHTS // num_classes)
+    features = _choose(counts, min(_MOST_FEATURES, _MOST_WEIGHTS // num_classes))
     if not len(features):
         return None
     num_docs = min(source.num_docs, most_docs(num_classes))

@@ -217,15 +217,15 @@ def to_figure(name: str, draw: Any) -> str:
 
 def _short(value: float, decimals: int = 1) -> str:
     """
-    >>> _short(2.0), _short(9_876), _short(1_500_000), _short(9_876, 6)
-    ('2', '9.9k', '1.5M', '9.876k')
+    >>> _short(2.0), _short(9_876), _short(1_500_000), _short(9_876, 6), _short(1_234_563, 6)
+    ('2', '9.9k', '1.5M', '9.876k', '1.234563M')
 
     Args:
       decimals: many, up to 6, where neighbours must differ: the ticks of a narrow axis.
     """
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{round(value / size, decimals):g}{letter}"
+            return f"{f'{value / size:.{decimals}f}'.rstrip('0').rstrip('.')}{letter}"
     return f"{value:g}"
 
 

@@ -93,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         label_lines(label, most)
         return 0
     out = None if flags.out is None else Path(flags.out)
-    taken = ANSWER_NAMES | {*added_names(flags.top_k, flags.scope)}
-    rows = read_rows(flags, run.settings.get("text"), kind, taken)
+    added = added_names(flags.top_k, flags.scope)
+    rows = read_rows(flags, run.settings.get("text"), kind, added, ANSWER_NAMES.union(added))
     num_rows, num_withheld = label_table(label, rows, out, kind, most)
     if out is not None:
         print(f"predictions are in {printable(str(out))}", file=sys.stderr)

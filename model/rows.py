@@ -17,6 +17,7 @@ from model.table import Rows, free_names, open_object, output_format, to_json
 from shortline import UserError, printable
 from tfdata.columns import find_columns
 from tfdata.line_table import binary_array, open_jsonl, parse_lines, read_json_object
+from tfdata.open_quotes import OPEN_QUOTES_MEND, describe_open_quotes
 from tfdata.raw import BOM, MAX_ROW_BYTES, SKIP_MENDS, ReadCounts, read_head
 from tfdata.read import (
     Format,
@@ -89,8 +90,14 @@ class RowOptions:
     """Column of the texts, as the user names it."""
     trained_text: str | None = None
     """Column of the texts in training: taken where it is there."""
-    taken: Collection[str] = ()
-    """Names that predictions have or may have: the input's columns of such names are renamed."""
+    added: Collection[str] = ()
+    """Names of the columns to add: the input's columns of such names are renamed ..."""
+    answers: Collection[str] = ()
+    """... and of these too, all that an earlier answer may have, where the input holds one."""
+
+    def taken(self, names: Collection[str]) -> Collection[str]:
+        """What to rename of an input with columns of these names."""
+        return self.answers if {"label", "probability"} <= {*names} else self.added
 
 
 def detect_format(path: Path, asked: Format) -> str:
@@ -105,20 +112,22 @@ def detect_format(path: Path, asked: Format) -> str:
 
 
 def read_rows(
-    flags: InputFlags, trained_text: str | None, kind: str, taken: Collection[str]
-) -> Iterator[Rows]:
+    flags: InputFlags, trained_text: str | None, kind: str, added: Collection[str],
+    answers: Collection[str],
+) -> Iterator[Rows]:  # fmt: skip
     """The rows of INPUT, or of stdin, in the form that a table of format `kind` needs.
 
     Args:
       trained_text: column of the texts in training.
-      taken: names that columns which are added have or may have.
+      added: names of the columns to add.
+      answers: names that those of an earlier answer may have.
     """
     if flags.input is None:
         return read_stdin(flags.batch_size)
     source = Path(flags.input)
     options = RowOptions(
         format=flags.format, delimiter=flags.delimiter, text=flags.text,
-        trained_text=trained_text, taken=taken,
+        trained_text=trained_text, added=added, answers=answers,
     )  # fmt: skip
     found = detect_format(source, flags.format)
     is_objects = kind == found == "jsonl"
@@ -154,9 +163,10 @@ def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
     Raises:
       UserError: the file is damaged, or its text column is not plain.
     """
-    names, batches = read_table_batches(path, options.format, options.delimiter)
+    counts = ReadCounts()
+    names, batches = read_table_batches(path, options.format, options.delimiter, counts=counts)
     text = _find_text(names, options, path)
-    written = free_names(names, options.taken)
+    written = free_names(names, options.taken(names))
     _tell_renamed(path, _renamed(names, written))
     num_pieces = 0
     for num_pieces, batch in enumerate(batches, 1):  # noqa: B007
@@ -166,6 +176,9 @@ def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
         nothing = pa.array([], pa.string())
         columns = pa.RecordBatch.from_arrays([nothing] * len(written), written)
         yield Rows(nothing, columns=columns)
+    if counts.open_quotes:
+        said = f"{describe_open_quotes(counts.open_quotes)}; {OPEN_QUOTES_MEND}"
+        print(f"warning: {said}", file=sys.stderr)
 
 
 def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:
@@ -176,14 +189,15 @@ def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:
     """
     names = open_jsonl(path, read_head(path), False, ReadCounts()).names
     text = _find_text(names, options, path)
+    taken = options.taken(names)
     told: set[tuple[str, str]] = set()
 
     def parse(line: bytes) -> dict[str, str | None]:
         row = read_json_object(line, flat=[text])
         shown = line.decode("utf-8", "replace").strip()
-        if any(name in options.taken for name in row):
+        if any(name in taken for name in row):
             row_again = json.loads(shown)
-            keys = free_names(list(row_again), options.taken, names)
+            keys = free_names(list(row_again), taken, names)
             new = [pair for pair in _renamed(list(row_again), keys) if pair not in told]
             _tell_renamed(path, new)
             told.update(new)

@@ -36,7 +36,7 @@ class TrialResult:
 
     outcome: Outcome = "failed"
     macro_f1: float | None = None
-    """On the validation part, of the epoch that the training keeps so far; None before the first."""
+    """Of the epoch that the training keeps so far, on the validation part; None before one."""
     accuracy: float | None = None
     """Of that epoch."""
     epochs: int = 0

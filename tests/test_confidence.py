@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import confidence
 from model.confidence import (
     NUM_BINS,
     answered,
@@ -60,6 +61,13 @@ def test_error_by_chance_does_not_go_by_the_order():
     rng = np.random.default_rng(5)
     probabilities = rng.beta(4, 1, 700)
     assert chance_error(probabilities) == chance_error(rng.permutation(probabilities))
+
+
+def test_few_draws_are_enough_of_many_documents(monkeypatch):
+    probabilities = np.random.default_rng(3).uniform(0.2, 1.0, 100_000)
+    few = chance_error(probabilities)
+    monkeypatch.setattr(confidence, "_DRAWN", 20_000_000)
+    assert chance_error(probabilities) == pytest.approx(few, rel=0.05)
 
 
 @given(documents, st.floats(0.01, 1))

@@ -154,6 +154,14 @@ def test_columns_of_the_training(tmp_path, capsys):
         evaluate(capsys, run, "--data", path, "--text", "nope")
 
 
+def test_rows_that_a_quote_swallows_are_told(run, tmp_path, capsys):
+    rows = [f"word{i} of it,{ODD_LABELS[0]}" for i in range(150)]
+    rows[5] = rows[140] = f'"word,{ODD_LABELS[0]}'
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, ""]))
+    main([str(run.paths.folder), "--gpus", "none", "--data", str(tmp_path / "a.csv")])
+    assert "are lost: 1; probably a quote is never closed" in capsys.readouterr().out
+
+
 def test_label_ids():
     ids = LabelIds(["a", "b"])
     assert ids.of(["b", "x", "a", "y", "x"]).tolist() == [1, 2, 0, 3, 2]

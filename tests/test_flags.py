@@ -65,6 +65,9 @@ def test_a_misspelt_key_of_a_yaml_file_is_named(tmp_path):
     [
         ("bidirectional: maybe", "`bidirectional` must be true or false, not 'maybe'"),
         ("bidirectional:", "`bidirectional` must be true or false, not None"),
+        ("valid:", "`valid` must be a value, not null; leave the key out"),
+        ("data: null", "`data` must be a value, not null; leave the key out"),
+        ("data: [a.csv, -d.csv]", "`data`: -d.csv begins with a dash; write ./-d.csv"),
         ("tokenizer: words", "`tokenizer` words: must be word or wordpiece"),
         ("epochs: many", "`epochs` many: must be None or a whole number"),
         ("epochs: [3, 4]", "`epochs` must be a single value"),

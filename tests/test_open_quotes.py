@@ -94,6 +94,34 @@ def test_texts_of_many_lines_are_no_rows(tmp_path, kind):
     assert found(path) == []
 
 
+TWO_COLUMNS = {
+    "a log": lambda i, j: f"2024-01-31 12:0{i % 10}:{j:02},123 started",
+    "decimal commas": lambda i, j: f"{i},{j}",
+    "code": lambda i, j: f"call(a,{i})",
+}
+
+
+@pytest.mark.parametrize("kind", TWO_COLUMNS)
+def test_a_comma_a_line_is_no_row_of_two_columns(tmp_path, kind):
+    """A log's lines were taken for rows, a text of them for lost."""
+    line = TWO_COLUMNS[kind]
+    texts = ["\n".join(line(i, j) for j in range(14)) for i in range(20)]
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f'"{text}",x\n' for text in texts))
+    assert found(tmp_path / "a.csv") == []
+
+
+@pytest.mark.parametrize("first", ["text", "label"])
+def test_rows_of_two_columns(tmp_path, first):
+    rows = [f"c{i % 4},word {i}" if first == "label" else f"word {i},c{i % 4}" for i in range(400)]
+    rows[300], rows[390] = (
+        ('c1,"word', 'c1,"word"') if first == "label" else ('"word,c1', '"word",c1')
+    )
+    (tmp_path / "a.csv").write_text(
+        "\n".join([f"{first},{'label text'.replace(first, '').strip()}", *rows, ""])
+    )
+    assert found(tmp_path / "a.csv") == ["a.csv: row 302 runs over 91 lines"]
+
+
 def looks_like_rows(field, num_columns):
     lines = field.split("\n")[1:-1]
     rows = sum(
@@ -125,7 +153,7 @@ def test_as_line_by_line(values, num_columns, start):
 def test_ingest_training_and_doctor_say_it(tmp_path, capsys):
     path = write(tmp_path / "a.csv", '"open,c0,more')
     ingest.main([str(path), "--out", str(tmp_path / "out")])
-    said = "1 CSV fields hold lines that look like rows"
+    said = "CSV fields that hold lines which look like rows, and are lost: 1; probably a quote"
     (told,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(said))
     assert "a.csv: row 302 runs over 91 lines; close the quote" in told
     shard_set = open_shards(tmp_path / "out")

@@ -250,6 +250,30 @@ def test_jsonl_keys_of_later_lines_are_not_lost(run, tmp_path):
     assert found[2]["input_label"] == 1
 
 
+def test_columns_that_are_no_answer_keep_their_names(run, tmp_path):
+    """Those that only an earlier answer would have are renamed where there is one alone."""
+    row = {"text": "word1", "scope": "read", "label_2": "x"}
+    path = write(tmp_path / "in.csv", [row])
+    predict(run, path, "--out", tmp_path / "out.csv")
+    assert [*read(tmp_path / "out.csv")[0]] == [*row, "label", "probability"]
+    (tmp_path / "in.jsonl").write_text(json.dumps(row))
+    predict(run, tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
+    assert [*json.loads((tmp_path / "out.jsonl").read_text())] == [*row, "label", "probability"]
+    predict(run, path, "--out", tmp_path / "out.csv", "--top-k", 2)
+    assert [*read(tmp_path / "out.csv")[0]][:3] == ["text", "scope", "input_label_2"]
+
+
+def test_rows_that_a_quote_swallows_are_told(run, tmp_path, capsys):
+    rows = [f"word{i} of it,c{i % 3}" for i in range(150)]
+    rows[5] = rows[140] = '"word,c0'
+    (tmp_path / "in.csv").write_text("\n".join(["text,kind", *rows, ""]))
+    predict(run, tmp_path / "in.csv", "--out", tmp_path / "out.csv")
+    assert len(read(tmp_path / "out.csv")) == 15
+    said = capsys.readouterr().err
+    assert "warning: CSV fields that hold lines which look like rows, and are lost: 1" in said
+    assert "in.csv: row 7 runs over 136 lines" in said
+
+
 def test_free_names():
     taken = prediction_names(2)
     assert taken == ["label", "probability", "label_2", "probability_2"]

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import train
 from model.flags import read_flags
 from shortline import UserError
+from tests.runs import SMALL
 from tests.test_ingest import docs, make
+from tfdata import doctor, ingest
 from tfdata.config import IngestConfig
 from tfdata.summary import summarize
 from tfdata.time_split import TimeSplitBuilder, find_largest
@@ -151,13 +154,41 @@ def test_a_missing_column_is_said(tmp_path):
     [
         ({"split": "time"}, "name the column"),
         ({"time": "when"}, "--time when: needs --split time"),
-        ({"split": "group", "valid": "v.csv"}, "--split group: there is nothing to split"),
-        ({"split": "time", "time": "t", "test": "t.csv", "valid": "0"}, "nothing to split"),
     ],
 )
 def test_flags_go_together(flags, said):
     with pytest.raises(ValueError, match=said):
         IngestConfig(**flags)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--split=group", "--valid=v.csv"],
+        ["--split=time", "--time=t", "--test=t.csv", "--valid=0"],
+        ["--split=group", "--valid=0"],
+    ],
+)
+def test_nothing_to_split_is_refused(flags, tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\na,b\n")
+    for command in (
+        lambda: train.main(["--data", str(tmp_path / "a.csv"), *flags]),
+        lambda: ingest.main([str(tmp_path / "a.csv"), "--out", str(tmp_path / "x"), *flags]),
+        lambda: doctor.main([str(tmp_path / "a.csv"), *flags]),
+    ):
+        with pytest.raises(UserError, match="there is nothing to split"):
+            command()
+
+
+def test_a_run_of_before_it_was_refused_goes_on(tmp_path, monkeypatch):
+    rows = [(f"word{i} of {i % 2}", f"c{i % 2}", i) for i in range(60)]
+    data, valid = (write(tmp_path / name, rows) for name in ("a.csv", "v.csv"))
+    run = tmp_path / "run"
+    with monkeypatch.context() as before:
+        before.setattr(IngestConfig, "check_split", lambda self: None)
+        files = ["--data", str(data), "--valid", str(valid), "--split=group", "--out", str(run)]
+        assert train.main([*files, *SMALL]) == 0
+    assert train.main(["--resume", str(run)]) == 0
 
 
 def test_the_settings_as_words_of_a_command_line_give_the_same_settings():

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from shortline import UserError
+
 if TYPE_CHECKING:  # train.py settles `auto` before anything else looks: all others see a number
     BatchSize = int
 else:
@@ -63,13 +65,20 @@ class IngestConfig:
             raise ValueError("--split time: name the column of times with --time")
         if self.split != "time" and self.time is not None:
             raise ValueError(f"--time {self.time}: needs --split time")
-        if self.split != "random" and self.has_files and not self.has_shares:
-            raise ValueError(
+        if self.delimiter is not None:
+            require(len(self.delimiter) == 1, "delimiter", repr(self.delimiter), "one character")
+
+    def check_split(self) -> None:
+        """For what is new: a run of before may have been made with it, and goes on.
+
+        Raises:
+          UserError: `split` says how, and there is nothing to split.
+        """
+        if self.split != "random" and not self.has_shares:
+            raise UserError(
                 f"--split {self.split}: there is nothing to split; --valid or --test must be a "
                 "share like 0.1 (files that they name stay whole)"
             )
-        if self.delimiter is not None:
-            require(len(self.delimiter) == 1, "delimiter", repr(self.delimiter), "one character")
 
     def given(self) -> list[str]:
         """The flags that say how this differs from the default, in the words of a command line."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from shortline import UserError, printable
-from tfdata.open_quotes import find_open_quotes
+from tfdata.open_quotes import find_open_quotes, keep_known_values
 from tfdata.raw import (
     BOM,
     MAX_ROW_BYTES,
@@ -50,7 +50,8 @@ def open_csv(
     """Opens a CSV file whose first bytes are `head`; None guesses the delimiter from the header.
 
     Raises (also while reading):
-      UserError: a header that is no text, a ragged row (unless skipped), an unclosed quote, a row beyond MAX_ROW_BYTES.
+      UserError: a header that is no text, a ragged row (unless skipped), an unclosed quote, a row
+        beyond MAX_ROW_BYTES.
     """
     start = head.removeprefix(BOM).decode("utf-8", "replace")
     body = start.lstrip("\r\n")
@@ -183,7 +184,7 @@ class _Reader:
                     if batch.num_rows:
                         last = batch.column(self._num_columns - 1)[-1].as_py()
                     for column in batch.columns:
-                        self._find_open_quotes(column, rows)
+                        self._find_open_quotes(column, rows, batch)
                     columns = [stream.restore(batch.column(i)) for i in wanted]
                     yield pa.RecordBatch.from_arrays(columns, list(map(str, wanted))), rows
             except BaseException as error:
@@ -216,8 +217,13 @@ class _Reader:
             ),
         )  # fmt: skip
 
-    def _find_open_quotes(self, column: pa.Array, rows: Sequence[int] | np.ndarray) -> None:
+    def _find_open_quotes(
+        self, column: pa.Array, rows: Sequence[int] | np.ndarray,
+        batch: pa.RecordBatch | None = None,
+    ) -> None:  # fmt: skip
         found = find_open_quotes(column, self._delimiter, self._num_columns)
+        if len(found) and self._num_columns == 2 and batch is not None:
+            found = keep_known_values(found, column, self._delimiter, batch)
         for i in found[: _MOST_QUOTES - len(self.open_quotes)]:
             num_lines = column[int(i)].as_py().count(b"\n") + 1
             self.open_quotes.append((int(rows[i]), num_lines))

@@ -147,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     if not flags.inputs:
         raise UserError("no DATA: name the files or folders to look at")
+    flags.ingest.check_split()
     for package in ("scipy", "rapidfuzz"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{package} is not installed: pip install -e '.[doctor]'")

@@ -283,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     if not flags.inputs:
         raise UserError("no INPUT: name the files or folders to read")
+    flags.ingest.check_split()
     import_tensorflow()
     started = time.monotonic()
     with own_temporary():

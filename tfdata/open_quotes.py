@@ -43,11 +43,31 @@ def find_open_quotes(fields: pa.Array, delimiter: str, num_columns: int) -> np.n
     return np.flatnonzero((num_rows >= _LEAST_ROWS) & (num_rows >= _LEAST_SHARE * num_lines))
 
 
+def keep_known_values(
+    found: np.ndarray, column: pa.Array, delimiter: str, batch: pa.RecordBatch
+) -> np.ndarray:
+    """Of the fields found in a file of two columns, those of whose lines half or more have a first
+    or a last value that other rows of `batch` have in that column, as labels come again.
+
+    One comma a line, as in `12:00:00,123 started`, is no sign of a row by itself.
+    """
+    values = [{value.as_py() for value in part.unique()} for part in batch.columns]
+    separator, kept = delimiter.encode(), []
+    for i in found:
+        lines = column[int(i)].as_py().split(b"\n")[1:-1]
+        pairs = [line.rstrip(b"\r").split(separator) for line in lines]
+        for place, known in enumerate(values):
+            if sum(pair[-place] in known for pair in pairs if len(pair) == 2) * 2 >= len(lines):
+                kept.append(i)
+                break
+    return np.array(kept, np.int64)
+
+
 def describe_open_quotes(places: Sequence[str]) -> str:
     """What was found, of `file: row, lines` of each."""
     named = "; ".join(printable(place, 120) for place in places[:_MOST_NAMED])
     more = "; ..." if len(places) > _MOST_NAMED else ""
     return (
-        f"{len(places):,} CSV fields hold lines that look like rows, which are lost: probably a "
-        f"quote is never closed (the header is row 1): {named}{more}"
+        f"CSV fields that hold lines which look like rows, and are lost: {len(places):,}; probably "
+        f"a quote is never closed (the header is row 1): {named}{more}"
     )

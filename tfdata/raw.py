@@ -59,6 +59,12 @@ class ReadCounts:
     bytes_read: int = 0
     """Bytes read so far of the files as they lie on the disk: for progress."""
 
+    def add_open_quotes(self, table: RawTable, name: str | Path) -> None:
+        """Those of a file that has been read to its end."""
+        self.open_quotes += [
+            f"{name}: row {row:,} runs over {lines:,} lines" for row, lines in table.open_quotes
+        ]
+
 
 NumberedBatch = tuple[pa.RecordBatch, np.ndarray]
 

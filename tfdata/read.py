@@ -84,8 +84,7 @@ def read_file(
             stamps = column_as_text(batch, config.time, folders, file)
             times = _parse_column(stamps, config.time, place, counts)
         yield from _clean(texts, labels, times, place, counts)
-    name = file.relative_to(path.parent)  # the same wherever the data lies
-    counts.open_quotes += [f"{name}: row {r:,} runs over {n:,} lines" for r, n in table.open_quotes]
+    counts.add_open_quotes(table, file.relative_to(path.parent))  # the same wherever the data lies
     return replace(config, text=text, label=label)
 
 
@@ -94,10 +93,12 @@ def read_table_batches(
     format: Format = "auto",
     delimiter: str | None = None,
     skip_bad_rows: bool = False,
+    counts: ReadCounts | None = None,
 ) -> tuple[list[str], Iterator[pa.RecordBatch]]:
     """All columns of one file: (column names, batches), rows in order.
 
     Columns of CSV, TSV, JSONL and fastText files are strings, as written; Parquet keeps its types.
+    When all is read, `counts` tells of open quotes.
 
     Raises (also while reading):
       UserError: the file is missing, empty or damaged.
@@ -106,14 +107,21 @@ def read_table_batches(
     if not head.removeprefix(BOM).strip():
         raise UserError(f"{path}: is empty")
     config = IngestConfig(format=format, delimiter=delimiter, skip_bad_rows=skip_bad_rows)
-    table = _open_table(path, head, config, ReadCounts())
+    counts = ReadCounts() if counts is None else counts
+    table = _open_table(path, head, config, counts)
     if guess_format(path, head, config.format) == "parquet":
         return table.names, (_mend_strings(batch, path) for batch, _ in table.read(None))
-    batches = (_decode_all(batch) for batch, _ in table.read(None))
+    batches = _read_strings(table, counts, path.name)
     first = next(batches, None)  # only its reader knows every key of a JSONL file
     if first is None:
         return table.names, iter(())
     return first.schema.names, itertools.chain([first], batches)
+
+
+def _read_strings(table: RawTable, counts: ReadCounts, name: str) -> Iterator[pa.RecordBatch]:
+    for batch, _ in table.read(None):
+        yield _decode_all(batch)
+    counts.add_open_quotes(table, name)
 
 
 def list_files(path: Path, format: Format = "auto") -> list[Path]:
