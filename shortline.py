@@ -205,6 +205,7 @@ def parse_flags(
     fields = flat_fields(config_type)
     settings = _read_yaml(argv) if "config" in fields else {}
     origin = f"--config {_last_value(argv, '--config')}: "
+    _refuse_empty(argv, fields)
     words = _as_arguments(settings, fields, origin) + argv
     try:
         return _parse(config_type, words, fields, prog, description, presets)
@@ -339,6 +340,21 @@ def _as_arguments(
         else:
             words.append(f"{flag}={value}")  # one word, which may begin with a dash
     return words
+
+
+def _refuse_empty(argv: Sequence[str], fields: Mapping[str, Any]) -> None:
+    """Raises a UserError for a flag of several values that has none, or an empty one among them, as
+    where a shell's variable is not set."""
+    lists = {"--" + name for name, field in fields.items() if str(field.type).startswith("tuple")}
+    flag, values = "", [""]
+    for word in [*argv, "--"]:
+        if not word.startswith("--"):
+            values.append(word)
+            continue
+        if flag in lists and not all(values or [""]):
+            raise UserError(f"{flag}: has no value, or an empty one; give it one, or leave it out")
+        flag, equals, value = word.partition("=")
+        values = [value] if equals else []
 
 
 def _last_value(argv: Sequence[str], flag: str) -> str | None:

@@ -402,8 +402,9 @@ def finish(trainer: Trainer, state: State, shard_set: ShardSet, final: Final | N
     run, changes = None, {}
     may_refit = wants_refit(training.refit, shard_set)
     linear = LinearStage(
-        classifier, workers, shard_set, pipeline, training.seed, may_refit=may_refit
-    )
+        classifier, workers, shard_set, pipeline, training.seed,
+        may_refit=may_refit, weighs_rare=training.long_tail == "auto",
+    )  # fmt: skip
     if workers.is_chief:
         drop_refit(trainer.paths)
         arrays, _ = load_best(trainer.paths.best)

@@ -53,6 +53,7 @@ def fit_linear(
     num_pairs: int,
     pieces: np.ndarray,
     reach: int,
+    weighs_rare: bool = True,
     seed: int = 0,
     is_stopped: threading.Event | None = None,
 ) -> LinearWeights | None:
@@ -64,6 +65,7 @@ def fit_linear(
       num_pairs: hash buckets of pairs, a power of two.
       pieces: int32[V, K]: the buckets of each word's pieces; 0 is none.
       reach: G.
+      weighs_rare: documents of small classes cost more (`choose_costs`).
     """
     counts = np.zeros(count_numbers(vocab_size, num_pairs, pieces), np.int64)
     label_counts = np.zeros(num_classes, np.int64)
@@ -83,7 +85,8 @@ def fit_linear(
         print(f"linear classifier: of the {num_docs:,} documents that there is room for")
     idf = 1 + np.log((1 + source.num_docs) / (1 + counts[features]))
     found = Features(features, idf, vocab_size, num_pairs, pieces, reach)
-    ascent = DualAscent(found, num_docs, choose_costs(label_counts))
+    costs = choose_costs(label_counts) if weighs_rare else np.ones(num_classes, np.float32)
+    ascent = DualAscent(found, num_docs, costs)
     rng = np.random.default_rng([seed, 3])
     total = num_docs * epochs
     with show_progress("linear classifier") as update:

@@ -45,13 +45,15 @@ class LinearStage:
 
     def __init__(
         self, classifier: Classifier, workers: Workers, shard_set: ShardSet,
-        config: PipelineConfig, seed: int, *, may_refit: bool,
+        config: PipelineConfig, seed: int, *, may_refit: bool, weighs_rare: bool = True,
     ):  # fmt: skip
         """Args:
         may_refit: with the validation documents.
+        weighs_rare: documents of small classes cost more.
         """
         self._classifier, self._workers, self._may_refit = classifier, workers, may_refit
         self._shard_set, self._config, self._seed = shard_set, config, seed
+        self._weighs_rare = weighs_rare
         self._weight, self._is_attached = 0.0, False
 
     def add(self, run: Run) -> tuple[Run, dict[str, Any]]:
@@ -144,7 +146,7 @@ class LinearStage:
             return fit_linear(
                 _Joined(sources), len(words), len(run.labels),
                 num_pairs=choose_num_pairs(_REACH * num_tokens), pieces=pieces, reach=_REACH,
-                seed=self._seed, is_stopped=is_stopped,
+                weighs_rare=self._weighs_rare, seed=self._seed, is_stopped=is_stopped,
             )  # fmt: skip
 
 

@@ -197,7 +197,7 @@ def _show_rate() -> Iterator[Callable[[int], None]]:
     started = told = time.monotonic()
     is_terminal = sys.stderr.isatty()
     with (
-        Console(stderr=True).status("predicting")
+        Console(stderr=True).status("answering")
         if is_terminal
         else contextlib.nullcontext() as status
     ):
@@ -205,7 +205,7 @@ def _show_rate() -> Iterator[Callable[[int], None]]:
         def update(num_rows: int) -> None:
             nonlocal told
             now = time.monotonic()
-            line = f"predicting: {num_rows:,} rows, {num_rows / (now - started):,.0f}/s"
+            line = f"answering: {num_rows:,} rows, {num_rows / (now - started):,.0f}/s"
             if status is not None:
                 status.update(line)
             elif now - told >= _PLAIN_SECONDS:

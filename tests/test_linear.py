@@ -94,11 +94,11 @@ def pad_window(window: Window, width: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 def fit(
     source: Source, num_classes: int = CLASSES, pieces: np.ndarray = NO_PIECES, reach: int = 1,
-    is_stopped: threading.Event | None = None,
+    is_stopped: threading.Event | None = None, weighs_rare: bool = True,
 ) -> LinearWeights | None:  # fmt: skip
     return fit_linear(
         source, VOCAB, num_classes, num_pairs=PAIRS, pieces=pieces, reach=reach,
-        is_stopped=is_stopped,
+        weighs_rare=weighs_rare, is_stopped=is_stopped,
     )  # fmt: skip
 
 
@@ -356,7 +356,7 @@ def test_a_label_that_training_lacks_is_no_example_against_the_others():
     assert recalls[1] > recalls[0] - 0.01
 
 
-def test_a_class_of_few_texts_has_its_own_texts():
+def test_a_class_of_few_texts_has_its_own_texts_where_it_is_weighed():
     """With one cost for all, the large class is ahead in half of them."""
     random = np.random.default_rng(0)
     common = random.integers(10, 20, (600, 4))
@@ -364,7 +364,11 @@ def test_a_class_of_few_texts_has_its_own_texts():
     ids = np.concatenate([common, rare]).astype(np.uint16)
     labels = np.r_[np.zeros(600), np.ones(6)].astype(np.int32)
     window = build_window([(ids.ravel(), np.full(606, 4, np.int32), labels)], 0)
-    found = fit(Source(window), 2)
-    assert found is not None
-    values = LinearPath(found).values(tf.constant(ids[600:]), tf.fill([6], 4)).numpy()
-    assert (values[:, 1] - 1 > 0.8).all()
+    values = {}
+    for weighs_rare in (True, False):
+        found = fit(Source(window), 2, weighs_rare=weighs_rare)
+        assert found is not None
+        both = LinearPath(found).values(tf.constant(ids[600:]), tf.fill([6], 4)).numpy()
+        values[weighs_rare] = both[:, 1] - 1
+    assert (values[True] > 0.8).all()
+    assert (values[False] < 0.8).all()

@@ -69,7 +69,9 @@ def test_what_is_scored_on_test_documents_is_what_answers(run, tested_shards):
 def make_stage(shards: Any, config: PipelineConfig | None = None) -> LinearStage:
     """One that is not attached to a classifier."""
     nothing: Any = None
-    return LinearStage(nothing, nothing, shards, config or PipelineConfig(), 0, may_refit=True)
+    return LinearStage(
+        nothing, nothing, shards, config or PipelineConfig(), 0, may_refit=True, weighs_rare=False
+    )
 
 
 def fit(opened: Run, shards: ShardSet, parts: tuple[str, ...]) -> LinearWeights:

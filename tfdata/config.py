@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from shortline import UserError
 
@@ -17,6 +19,10 @@ BASE_BATCH_SIZE = 128
 """What the learning rates of the presets are for, and the smallest that `auto` takes."""
 KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 """What `tf.keras.preprocessing.text.Tokenizer` turns into spaces by default."""
+_SHOWN_AS_TYPED = tyro.conf.arg(
+    help_behavior_hint=lambda default: f"(default: {default.encode('unicode_escape').decode()})"
+)
+"""In --help, without the line breaks that a default has."""
 
 
 def require(condition: bool, flag: str, value: object, allowed: str) -> None:
@@ -116,7 +122,7 @@ class TokenizerConfig:
     wordpiece: tensorflow-text's FastWordpieceTokenizer."""
     vocab_size: int = 40_000
     """Most token ids, the special ones included."""
-    filters: str = KERAS_FILTERS + "\r\v\f"
+    filters: Annotated[str, _SHOWN_AS_TYPED] = KERAS_FILTERS + "\r\v\f"
     """Characters that the word tokenizer turns into spaces."""
     nfkc: bool = False
     """Normalise Unicode to NFKC first (full-width letters, ligatures, ...)."""
