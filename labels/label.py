@@ -91,7 +91,7 @@ def label(folder: Path, source: Path, out: Path, config: CleanConfig) -> dict[st
 def _write_result(path: Path, source: Path, config: CleanConfig, result: pa.Table) -> None:
     """The input's columns, then the result's, a piece at a time."""
     options = RowOptions(
-        format=config.format, delimiter=config.delimiter, text=config.text, taken=RESULT_NAMES
+        format=config.format, delimiter=config.delimiter, text=config.text, added=RESULT_NAMES
     )
     start, writer = 0, None
     with write_whole(path, "wb") as file:

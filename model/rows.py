@@ -97,7 +97,8 @@ class RowOptions:
 
     def taken(self, names: Collection[str]) -> Collection[str]:
         """What to rename of an input with columns of these names."""
-        return self.answers if {"label", "probability"} <= {*names} else self.added
+        is_answer = {"label", "probability"} <= {*names}
+        return {*self.added, *(self.answers if is_answer else ())}
 
 
 def detect_format(path: Path, asked: Format) -> str:

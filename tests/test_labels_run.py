@@ -36,6 +36,7 @@ def source(tmp_path_factory):
     texts[5:8] = ["quite another thing altogether", None, ""]
     path = tmp_path_factory.mktemp("labels") / "in.parquet"
     columns = {"text": pa.array(texts, pa.string()), "label": [str(i) for i in range(600)]}
+    columns |= {"probability": [0.5] * 600}  # as what model.predict has written
     pq.write_table(pa.table(columns), path)
     return path
 
@@ -50,7 +51,8 @@ def made(source, tmp_path_factory):
 def test_every_row_is_there_in_order(source, made):
     result = pq.read_table(made / "labelled.parquet")
     given = pq.read_table(source)
-    assert result.column_names == ["text", "input_label", "cluster", "label", "duplicate_of"]
+    given_names = ["text", "input_label", "probability"]
+    assert result.column_names == [*given_names, "cluster", "label", "duplicate_of"]
     assert result["text"].equals(given["text"])
     assert result["input_label"].to_pylist() == given["label"].to_pylist()
     assert result.schema.field("cluster").type == pa.int32()
