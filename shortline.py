@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import errno
 import io
+import itertools
 import os
 import re
 import signal
@@ -195,8 +196,12 @@ def parse_flags(
     prog: str,
     description: str,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    check: Callable[[ConfigT], None] | None = None,
 ) -> ConfigT:
     """Builds `config_type` from a preset, then `--config FILE.yaml`, then flags; the later wins.
+
+    Args:
+      check: of what is not wrong always; raises a UserError that names the flag.
 
     Raises:
       UserError: an unknown flag, key or preset, or a value that does not fit, in one line.
@@ -208,7 +213,10 @@ def parse_flags(
     _refuse_empty(argv, fields)
     words = _as_arguments(settings, fields, origin) + argv
     try:
-        return _parse(config_type, words, fields, prog, description, presets)
+        config = _parse(config_type, words, fields, prog, description, presets)
+        if check is not None:
+            check(config)
+        return config
     except UserError as error:
         raise UserError(_with_origin(str(error), settings, argv, origin)) from error
 
@@ -343,18 +351,17 @@ def _as_arguments(
 
 
 def _refuse_empty(argv: Sequence[str], fields: Mapping[str, Any]) -> None:
-    """Raises a UserError for a flag of several values that has none, or an empty one among them, as
-    where a shell's variable is not set."""
-    lists = {"--" + name for name, field in fields.items() if str(field.type).startswith("tuple")}
-    flag, values = "", [""]
-    for word in [*argv, "--"]:
-        if not word.startswith("--"):
-            values.append(word)
-            continue
-        if flag in lists and not all(values or [""]):
-            raise UserError(f"{flag}: has no value, or an empty one; give it one, or leave it out")
-        flag, equals, value = word.partition("=")
-        values = [value] if equals else []
+    """Raises a UserError for what a shell's variable leaves where it is not set: a flag of several
+    values without one, or an empty value where no single one is due."""
+    lists = {name.replace("_", "-") for name in fields if str(fields[name].type)[:5] == "tuple"}
+    for before, word in itertools.pairwise(["", *argv, "--"]):
+        is_list = before[2:].replace("_", "-") in lists and before.startswith("--")
+        if is_list and (not word or word.startswith("--")) and "--help" not in argv:
+            raise UserError(
+                f"{before}: has no value, or an empty one; give it one, or leave it out"
+            )
+        if not word and not before.startswith("--"):
+            raise UserError("an empty value ('') among the others; is a shell's variable not set?")
 
 
 def _last_value(argv: Sequence[str], flag: str) -> str | None:

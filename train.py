@@ -39,8 +39,6 @@ _CHUNK_SECONDS = 1.0  # a signal is answered, and the display moves, about this 
 def main(argv: Sequence[str] | None = None) -> int:
     clock = StartupClock(from_process=argv is None)
     flags = read_flags(argv)
-    if flags.resume is None:
-        flags.ingest.check_split()
     cluster = find_cluster()
     import_tensorflow(is_alone=cluster is None)
     from model.checkpoint import find_versions

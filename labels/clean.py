@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from labels.folder import DOCUMENTS, POINTS
 from labels.masks import MASKS
-from model.rows import RowOptions, read_columns
+from model.rows import RowOptions, read_columns, tell_open_quotes
 from shortline import UserError
+from tfdata.raw import ReadCounts
 from tfdata.read import Format
 
 _EXAMPLES = 5
@@ -204,10 +205,12 @@ def clean(source: Path, out: Path, config: CleanConfig) -> dict[str, Any]:
 
 
 def read_texts(source: Path, config: CleanConfig) -> Iterator[pa.Array]:
-    """The input's texts, string[B], null where there is none."""
+    """The input's texts, string[B], null where there is none; then warns of what was lost."""
     options = RowOptions(format=config.format, delimiter=config.delimiter, text=config.text)
-    for rows in read_columns(source, options):
+    counts = ReadCounts()
+    for rows in read_columns(source, options, counts):
         yield rows.texts
+    tell_open_quotes(counts)
 
 
 def collect_points(masked: list[pa.Array]) -> tuple[pa.Table, pa.Array]:

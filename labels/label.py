@@ -18,6 +18,7 @@ from labels.folder import RESULT_NAMES
 from labels.step import RESULTS
 from model.rows import RowOptions, read_columns
 from shortline import UserError, write_whole
+from tfdata.raw import ReadCounts
 
 TRAINING = pa.schema([("text", pa.string()), ("label", pa.string())])
 _NONE = -1
@@ -95,7 +96,7 @@ def _write_result(path: Path, source: Path, config: CleanConfig, result: pa.Tabl
     )
     start, writer = 0, None
     with write_whole(path, "wb") as file:
-        for rows in read_columns(source, options):
+        for rows in read_columns(source, options, ReadCounts()):  # `clean` has told of them
             assert rows.columns is not None
             part = result.slice(start, len(rows.texts)).combine_chunks()
             start += len(rows.texts)

@@ -26,7 +26,7 @@ import tyro
 from model.confidence import check_threshold
 from shortline import UserError, import_tensorflow, parse_flags, printable, run_command
 from tfdata.config import IngestConfig
-from tfdata.open_quotes import OPEN_QUOTES_MEND, describe_open_quotes
+from tfdata.open_quotes import warn_of_open_quotes
 from tfdata.progress import show_progress
 from tfdata.raw import ReadCounts
 from tfdata.read import Format, list_files, read_documents, read_table_batches
@@ -133,12 +133,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = "row was" if num_dropped == 1 else "rows were"
         print(f"  {num_dropped:,} {rows} left out: without a text or a label, or not readable")
     if counts.open_quotes:
-        print(f"  {describe_open_quotes(counts.open_quotes)}; {OPEN_QUOTES_MEND}")
+        print(f"  {warn_of_open_quotes(counts.open_quotes)}")
+    left_out = {"num_dropped": num_dropped, "open_quotes": len(counts.open_quotes)}
     figures = {"temperature": run.calibration.temperature}
     figures |= measure_probabilities(answers, len(run.labels), flags.abstain)
     if out_id is not None:
         figures |= measure_scope(answers, len(run.labels), out_id, flags.oos_label or "")
-    print(json.dumps({**scores.summary(), **figures, "num_dropped": num_dropped, "run": flags.run}))
+    print(json.dumps({**scores.summary(), **figures, **left_out, "run": flags.run}))
     return 0
 
 

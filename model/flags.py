@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "embedding_dim": 50, "pieces": 0, "pairs": 0, "bag": False, "stems": 0,
         "hidden": 40, "num_layers": 2, "bidirectional": False,
         "pooling": "last", "dropout": 0.5, "word_dropout": 0.0, "vocab_size": 20_000,
-        "max_len": 40, "unknown": "drop", "truncate": "left",
+        "max_len": 40, "unspaced": "keep", "unknown": "drop", "truncate": "left",
         "batch_size": 128, "epochs": 20, "patience": 0, "learning_rate": 1e-3, "warmup": 0.0,
         "decay": "none", "clip_norm": None, "class_weights": "seed", "normalize_weights": False,
         "label_smoothing": 0.0, "long_tail": "none", "linear": "none", "refit": "none",
@@ -89,6 +89,8 @@ class Flags:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        if "" in self.data:
+            raise ValueError("--data: one of its names is empty")
         if self.docs < 1_000:
             raise ValueError(f"--docs {self.docs}: must be 1000 or more")
         if not 1 <= self.cpu_replicas <= 64:
@@ -106,7 +108,7 @@ class Flags:
 def read_flags(argv: Sequence[str] | None) -> Flags:
     """The flags; with --resume those of the run, which the command line may not contradict."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    flags = _parse(argv)
+    flags = _parse(argv, check=_check_new)
     if flags.resume is None:
         return flags
     saved = Path(flags.resume) / "config.yaml"
@@ -145,9 +147,17 @@ def lasting_settings(flags: Flags) -> dict[str, Any]:
     return {name: value for name, value in flat_values(flags).items() if name not in free}
 
 
-def _parse(argv: Sequence[str]) -> Flags:
-    description = "Train a text classifier; without --data, on a generated corpus."
-    return parse_flags(Flags, argv, prog="train.py", description=description, presets=PRESETS)
+def _check_new(flags: Flags) -> None:
+    """What an older run, or the trials of an older search, may have."""
+    if flags.resume is None and not flags.scores_only:
+        flags.ingest.check_split()
+
+
+def _parse(argv: Sequence[str], check: Callable[[Flags], None] | None = None) -> Flags:
+    return parse_flags(
+        Flags, argv, prog="train.py", presets=PRESETS, check=check,
+        description="Train a text classifier; without --data, on a generated corpus.",
+    )  # fmt: skip
 
 
 def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> Flags:
@@ -159,8 +169,8 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> F
     from tfdata.plan import choose_max_len
 
     tokenizer = flags.tokenizer
-    for name in ("tokenizer", "filters", "nfkc"):
-        asked, counted = getattr(tokenizer, name), shard_set.tokenizer[name]
+    for name in ("tokenizer", "filters", "nfkc", "unspaced"):
+        asked, counted = getattr(tokenizer, name), shard_set.counted_with(name)
         if asked != counted:
             raise UserError(
                 f"--{name} {asked!r}: the vocabulary of {shard_set.folder} was counted with "

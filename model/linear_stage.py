@@ -45,7 +45,7 @@ class LinearStage:
 
     def __init__(
         self, classifier: Classifier, workers: Workers, shard_set: ShardSet,
-        config: PipelineConfig, seed: int, *, may_refit: bool, weighs_rare: bool = True,
+        config: PipelineConfig, seed: int, *, may_refit: bool, weighs_rare: bool,
     ):  # fmt: skip
         """Args:
         may_refit: with the validation documents.

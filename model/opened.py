@@ -29,7 +29,7 @@ from tfdata.encode import Encoder
 from tfdata.subwords import hash_pieces, place_stems
 from tfdata.vocab import Vocabulary, read_lines
 
-_BEFORE = {"stems": 0, "pieces": 0, "pairs": 0, "bag": False}
+_BEFORE = {"stems": 0, "pieces": 0, "pairs": 0, "bag": False, "unspaced": "keep"}
 """What runs were like whose config.yaml does not have these."""
 
 

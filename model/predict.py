@@ -6,8 +6,9 @@ carriage return stand as \\, \t, \n and \r, and whatever else could steer a term
 
 With INPUT (CSV, TSV, JSONL, Parquet or fastText; plain, .gz or .zst) a table is written: the rows
 and columns of the input in order, and label, probability, label_2, probability_2 ... after them.
-A column of the input that has such a name, whatever --top-k and --scope are now, is kept as
-input_label and so on, or input_2_label and so on where that is there. A null text has a null label.
+A column of the input that has the name of an added one is kept as input_label and so on, or
+input_2_label and so on where that is there; of an input that has `label` and `probability`, and so
+was predicted before, all those that an answer may have. A null text has a null label.
 Values of CSV and TSV stay as they are written, Parquet keeps its types, JSONL its objects; from
 JSONL to another format values become text. A label that a spreadsheet would take for a formula (=,
 +, - or @ and no number) stands behind a ' in CSV and TSV, as it is in the others.

@@ -17,7 +17,7 @@ from model.table import Rows, free_names, open_object, output_format, to_json
 from shortline import UserError, printable
 from tfdata.columns import find_columns
 from tfdata.line_table import binary_array, open_jsonl, parse_lines, read_json_object
-from tfdata.open_quotes import OPEN_QUOTES_MEND, describe_open_quotes
+from tfdata.open_quotes import warn_of_open_quotes
 from tfdata.raw import BOM, MAX_ROW_BYTES, SKIP_MENDS, ReadCounts, read_head
 from tfdata.read import (
     Format,
@@ -131,21 +131,23 @@ def read_rows(
         trained_text=trained_text, added=added, answers=answers,
     )  # fmt: skip
     found = detect_format(source, flags.format)
-    is_objects = kind == found == "jsonl"
-    rows = read_objects(source, options) if is_objects else read_columns(source, options)
+    is_objects, counts = kind == found == "jsonl", ReadCounts()
+    rows = read_objects(source, options) if is_objects else read_columns(source, options, counts)
     is_guess = flags.format == "auto" and format_by_name(source) is None
     may_be_lines = is_guess and found == "csv" and flags.text is None
-    return _explained(rows, source if may_be_lines else None)
+    return _explained(rows, counts, source if may_be_lines else None)
 
 
-def _explained(rows: Iterator[Rows], lines: Path | None) -> Iterator[Rows]:
-    """The rows; of errors, without flags of other commands, and with what to do with plain lines.
+def _explained(rows: Iterator[Rows], counts: ReadCounts, lines: Path | None) -> Iterator[Rows]:
+    """The rows, and a warning of what was lost; of errors, without flags of other commands, and
+    with what to do with plain lines.
 
     Args:
       lines: a file that may hold such.
     """
     try:
         yield from rows
+        tell_open_quotes(counts)
     except UserError as error:
         said = str(error)
         for mend in SKIP_MENDS.values():
@@ -158,13 +160,18 @@ def _explained(rows: Iterator[Rows], lines: Path | None) -> Iterator[Rows]:
         raise UserError(said) from error
 
 
-def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
+def tell_open_quotes(counts: ReadCounts) -> None:
+    """A warning, if there is reason for one."""
+    if counts.open_quotes:
+        print(f"warning: {warn_of_open_quotes(counts.open_quotes)}", file=sys.stderr)
+
+
+def read_columns(path: Path, options: RowOptions, counts: ReadCounts) -> Iterator[Rows]:
     """The rows of a file as columns; at least one piece, if an empty one.
 
     Raises:
       UserError: the file is damaged, or its text column is not plain.
     """
-    counts = ReadCounts()
     names, batches = read_table_batches(path, options.format, options.delimiter, counts=counts)
     text = _find_text(names, options, path)
     written = free_names(names, options.taken(names))
@@ -177,9 +184,6 @@ def read_columns(path: Path, options: RowOptions) -> Iterator[Rows]:
         nothing = pa.array([], pa.string())
         columns = pa.RecordBatch.from_arrays([nothing] * len(written), written)
         yield Rows(nothing, columns=columns)
-    if counts.open_quotes:
-        said = f"{describe_open_quotes(counts.open_quotes)}; {OPEN_QUOTES_MEND}"
-        print(f"warning: {said}", file=sys.stderr)
 
 
 def read_objects(path: Path, options: RowOptions) -> Iterator[Rows]:

@@ -1,7 +1,8 @@
-"""What the tests of whole trainings share: flags of a small one, and its weights."""
+"""What the tests of whole trainings share: flags of a small one, its weights and its summary."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,11 @@ SMALL = [
     "--embedding-dim=8", "--hidden=8", "--batch-size=64", "--epochs=2", "--steps-per-call=5",
     "--learning-rate=0.02", "--linear=none", "--refit=none",
 ]  # fmt: skip
+
+
+def read_summary(run: Path) -> dict:
+    """What summary.json says."""
+    return json.loads((run / "summary.json").read_text())
 
 
 def arrays_of(run: Path, which: str = "last") -> dict[str, np.ndarray]:

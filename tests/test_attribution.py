@@ -123,9 +123,11 @@ def test_taking_the_strongest_words_out_hurts_more_than_others(name, request):
 
 @pytest.mark.parametrize("config", [
     TokenizerConfig(), TokenizerConfig(filters=""), TokenizerConfig(filters=",\t"),
+    TokenizerConfig(unspaced="keep"),
 ])  # fmt: skip
 def test_words_are_the_tokens(config):
-    texts = [*make_texts(200), "a-b\tc\vd\u2028e", "don't = stop;", "ÜBER-Café 日本,x", "\u00a0x y"]
+    texts = ["a-b\tc\vd\u2028e", "don't = stop;", "ÜBER-Café 日本、x", "\u00a0x y"]
+    texts += make_texts(200)
     tokens = build_tokenize(config)(tf.constant(texts)).to_list()
     for text, expected in zip(texts, tokens, strict=True):
         words = [text[start:end] for start, end in find_words(text, config)]
@@ -141,4 +143,5 @@ def test_words_of_wordpiece():
 def test_words_under_nfkc():
     wide = TokenizerConfig(nfkc=True)
     assert find_words("ａ，ｂ\u3000c", wide) == [(0, 1), (2, 3), (4, 5)]
-    assert find_words("ａ，ｂ\u3000c", TokenizerConfig()) == [(0, 5)]
+    assert find_words("ａ，ｂ\u3000c", TokenizerConfig()) == [(0, 1), (1, 2), (2, 3), (4, 5)]
+    assert find_words("ａ，ｂ\u3000c", TokenizerConfig(unspaced="keep")) == [(0, 5)]

@@ -65,9 +65,15 @@ def test_error_by_chance_does_not_go_by_the_order():
 
 def test_few_draws_are_enough_of_many_documents(monkeypatch):
     probabilities = np.random.default_rng(3).uniform(0.2, 1.0, 100_000)
+    draw, num_draws = confidence.bin_reliability, []
+    monkeypatch.setattr(
+        confidence, "bin_reliability", lambda *of: num_draws.append(1) or draw(*of)
+    )  # fmt: skip
     few = chance_error(probabilities)
+    assert len(num_draws) == 50
     monkeypatch.setattr(confidence, "_DRAWN", 20_000_000)
     assert chance_error(probabilities) == pytest.approx(few, rel=0.05)
+    assert len(num_draws) == 50 + 200
 
 
 @given(documents, st.floats(0.01, 1))

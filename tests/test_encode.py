@@ -54,7 +54,9 @@ def _encode(texts, config, vocabulary, max_len=50):
 @given(TEXTS)
 @pytest.mark.parametrize("unknown", ["map", "drop"])
 def test_ids_equal_those_of_the_keras_tokenizer(unknown, texts):
-    config = TokenizerConfig(vocab_size=9, filters=KERAS_FILTERS, unknown=unknown, stems=0)
+    config = TokenizerConfig(
+        vocab_size=9, filters=KERAS_FILTERS, unspaced="keep", unknown=unknown, stems=0
+    )
     oracle = Tokenizer(
         num_words=9, filters=KERAS_FILTERS, oov_token="[UNK]" if unknown == "map" else None
     )
@@ -72,7 +74,7 @@ def test_ids_equal_those_of_the_keras_tokenizer(unknown, texts):
 @settings(max_examples=100, deadline=None)
 @given(TEXTS)
 def test_default_filters_split_at_every_ascii_whitespace(texts):
-    tokens = build_tokenize(TokenizerConfig())(tf.constant(texts)).to_list()
+    tokens = build_tokenize(TokenizerConfig(unspaced="keep"))(tf.constant(texts)).to_list()
     table = str.maketrans(dict.fromkeys(KERAS_FILTERS + "\r\v\f", " "))
     expected = [[w for w in t.lower().translate(table).split(" ") if w] for t in texts]
     assert [[token.decode() for token in row] for row in tokens] == expected
@@ -121,7 +123,7 @@ def test_in_a_dataset_map_as_eagerly(tokenizer, unknown):
     assert len(encoder(texts[:0])[1]) == 0
 
 
-ODD = "aAbΣσςİIßẞé,.'-\0\t\n\v\r\x1f\x85\xa0\u200b\u2028\u3000\u0301\u0307ﬁ\U0010ffff"
+ODD = "aAbΣσςİIßẞé,.'-\0\t\n\v\r\x1f\x85\xa0\u200b\u2028\u3000\u0301\u0307ﬁ\U0010ffff中タก。（"
 ANY_TEXTS = st.lists(
     st.one_of(
         st.text(max_size=20),
@@ -132,7 +134,7 @@ ANY_TEXTS = st.lists(
 )
 CONFIGS = [
     TokenizerConfig(),
-    TokenizerConfig(filters="", unknown="drop"),
+    TokenizerConfig(filters="", unspaced="keep", unknown="drop"),
     TokenizerConfig(filters="", truncate="left"),
     TokenizerConfig(filters="a.Σ \0", unknown="drop", truncate="left"),
     TokenizerConfig(filters=KERAS_FILTERS, nfkc=True),

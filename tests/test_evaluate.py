@@ -159,7 +159,9 @@ def test_rows_that_a_quote_swallows_are_told(run, tmp_path, capsys):
     rows[5] = rows[140] = f'"word,{ODD_LABELS[0]}'
     (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, ""]))
     main([str(run.paths.folder), "--gpus", "none", "--data", str(tmp_path / "a.csv")])
-    assert "are lost: 1; probably a quote is never closed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "are lost: 1; probably a quote is never closed" in said
+    assert json.loads(said.splitlines()[-1])["open_quotes"] == 1
 
 
 def test_label_ids():

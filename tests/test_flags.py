@@ -37,7 +37,10 @@ def test_the_written_config_gives_the_same_settings(straight):
         (["--data", "--epochs", "1"], "--data: has no value, or an empty one"),
         (["--epochs", "1", "--data"], "--data: has no value, or an empty one"),
         (["--data", ""], "--data: has no value, or an empty one"),
-        (["--data=", "--epochs", "1"], "--data: has no value, or an empty one"),
+        (["--data=", "--epochs", "1"], "--data: one of its names is empty"),
+        (["--data", "a.csv", "", "--epochs", "1"], "an empty value"),
+        (["--valid", ""], "--valid '': must be a share"),
+        (["--data", "a.csv", "--split", "group", "--valid", "b.csv"], "--split group: there is no"),
         (["--gpus", "3"], "--gpus 3: asks for 3 GPUs, and TensorFlow sees no GPU"),
         (["--gpus", "x"], "--gpus x"),
         (["--gpus", "0"], "--gpus 0: say none"),
@@ -79,6 +82,8 @@ def test_a_misspelt_key_of_a_yaml_file_is_named(tmp_path):
         ("batch-size: 3.5", "`batch-size` 3.5: must be a whole number or auto"),
         ("learning_rate: fast", "`learning_rate` fast: must be a number"),
         ("preset: sed", "`preset` sed: unknown; choose one of default, seed"),
+        ("data: [a.csv, '']", "`data`: one of its names is empty"),
+        ("split: group\nvalid: b.csv", "`split` group: there is nothing to split"),
     ],
 )
 def test_a_wrong_value_of_a_yaml_file_is_named_with_file_and_key(line, said, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import shutil
 import threading
 from pathlib import Path
@@ -28,15 +27,12 @@ from model.mixture import LEAST_DOCS
 from model.opened import Run, keep_answers, open_run
 from model.scope import energy
 from shortline import EXIT_STOPPED, UserError
+from tests.runs import read_summary
 from tfdata.config import PipelineConfig
 from tfdata.shards import ShardSet, read_batches
 
 WORDS = ["--epochs", "2", "--gpus", "none", "--hidden", "8", "--embedding-dim", "8",
          "--pairs", "64", "--pieces", "64", "--long-tail", "none"]  # fmt: skip
-
-
-def read_summary(out: Path) -> dict:
-    return json.loads((out / "summary.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -234,17 +230,23 @@ def test_a_run_that_lost_it_does_not_answer(run, tmp_path):
     assert read_summary(copy)["accuracy"] < read_summary(run)["accuracy"]
 
 
+@pytest.mark.parametrize("long_tail", ["auto", "none"])
+def test_rare_classes_are_weighed_where_the_long_tail_counts(
+    long_tail, small_shards, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        linear_stage, "fit_linear", lambda *_, weighs_rare, **__: asked.append(weighs_rare)
+    )
+    words = [*WORDS, "--epochs=1", "--refit=none", f"--long-tail={long_tail}"]
+    words += ["--data", str(small_shards.folder), "--out", str(tmp_path / "run")]
+    assert train.main(words) == 0
+    assert asked == [long_tail == "auto"]
+
+
 def test_without(small_shards, tmp_path):
     out = tmp_path / "run"
-    words = [
-        *WORDS,
-        "--data",
-        str(small_shards.folder),
-        "--out",
-        str(out),
-        "--linear",
-        "none",
-    ]
+    words = [*WORDS, "--data", str(small_shards.folder), "--out", str(out), "--linear", "none"]
     assert train.main(words) == 0
     assert "linear" not in read_summary(out)
     assert not (out / "linear.npz").exists()

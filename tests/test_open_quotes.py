@@ -13,7 +13,7 @@ from tfdata.checkup.brief import check_briefly
 from tfdata.config import IngestConfig
 from tfdata.open_quotes import find_open_quotes
 from tfdata.raw import ReadCounts
-from tfdata.read import read_documents
+from tfdata.read import read_documents, read_table_batches
 from tfdata.shards import open_shards
 
 ROWS = [f"word{i % 13} text {i},c{i % 4},more" for i in range(400)]
@@ -120,6 +120,31 @@ def test_rows_of_two_columns(tmp_path, first):
         "\n".join([f"{first},{'label text'.replace(first, '').strip()}", *rows, ""])
     )
     assert found(tmp_path / "a.csv") == ["a.csv: row 302 runs over 91 lines"]
+
+
+def test_rows_of_a_class_that_is_lost_whole_or_of_no_classes(tmp_path):
+    """Nothing of such lines is known from other rows, but there are few such fields."""
+    by_class = [f"word {i},c{i // 50}" for i in range(400)]
+    by_class[100], by_class[151] = '"word,c2', '"word",c3'
+    ids = [f"{1000 + i},word {i}" for i in range(400)]
+    ids[300], ids[390] = '1300,"word', '1390,"word"'
+    for names, rows, place in (
+        ("text,label", by_class, "row 102 runs over 52 lines"),
+        ("id,text", ids, "row 302 runs over 91 lines"),
+        ("text,label", ['"word,c0', *by_class[1:99], '"word",c1'], "row 2 runs over 100 lines"),
+    ):
+        (tmp_path / "a.csv").write_text("\n".join([names, *rows, ""]))
+        counts = ReadCounts()
+        for _ in read_table_batches(tmp_path / "a.csv", "csv", counts=counts)[1]:
+            pass
+        assert counts.open_quotes == [f"a.csv: {place}"]
+
+
+def test_texts_of_lines_with_commas_are_seen_to_be_many_over_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_table, "MAX_ROW_BYTES", 4000)  # a few rows each
+    texts = ["\n".join(f"call(a,{i * 100 + j})" for j in range(14)) for i in range(80)]
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f'"{text}",x\n' for text in texts))
+    assert found(tmp_path / "a.csv") == []
 
 
 def looks_like_rows(field, num_columns):

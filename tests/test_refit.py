@@ -29,7 +29,7 @@ from model.opened import open_run
 from model.refit import MOST_DOCS, wants_refit
 from model.words import key_pairs
 from shortline import EXIT_STOPPED, UserError
-from tests.runs import SMALL, arrays_of, same_weights
+from tests.runs import SMALL, arrays_of, read_summary, same_weights
 from tfdata.config import IngestConfig, TokenizerConfig
 from tfdata.ingest import ingest
 from tfdata.shards import ShardSet, read_batches
@@ -53,10 +53,6 @@ def run(tested_shards, tmp_path_factory) -> Path:
 def copy(run, tmp_path) -> Path:
     shutil.copytree(run, tmp_path / "copy")
     return tmp_path / "copy"
-
-
-def read_summary(out: Path) -> dict:
-    return json.loads((out / "summary.json").read_text())
 
 
 def score(run: Path, shards: ShardSet, part: str, is_finished: bool = True) -> float:

@@ -62,6 +62,7 @@ class IngestConfig:
 
     def __post_init__(self) -> None:
         for flag in ("valid", "test"):
+            require(getattr(self, flag) != "", flag, "''", "a share from 0 up to 1, or a file")
             share = self.share(flag)
             if share is not None:
                 require(0 <= share < 1, flag, share, "a share from 0 up to 1, or a file")
@@ -126,6 +127,9 @@ class TokenizerConfig:
     """Characters that the word tokenizer turns into spaces."""
     nfkc: bool = False
     """Normalise Unicode to NFKC first (full-width letters, ligatures, ...)."""
+    unspaced: Literal["split", "keep"] = "split"
+    """Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer), for the
+    word tokenizer: split: each of their characters and marks is a word; keep: as any other."""
     unknown: Literal["map", "drop"] = "map"
     """What becomes of a word outside the vocabulary: the id of [UNK], or nothing."""
     stems: int = 4

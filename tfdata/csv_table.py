@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from shortline import UserError, printable
-from tfdata.open_quotes import find_open_quotes, keep_known_values
+from tfdata.open_quotes import find_known_values, find_open_quotes
 from tfdata.raw import (
     BOM,
     MAX_ROW_BYTES,
@@ -35,6 +35,8 @@ _SKIP_MEND = f"mend the row{SKIP_MENDS['row']}"
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
 _MOST_QUOTES = 1_000
+_MOST_DOUBTFUL = 3
+"""Of two columns, fields like rows by their commas alone: if there are more, texts are so."""
 _MOST_IDLE_SECONDS = 1.0
 _INVALID, _REPLACED = "\ufdd0", "\ufffd"  # the first is a noncharacter: no text may hold it
 
@@ -79,7 +81,7 @@ def open_csv(
         reader = _Reader(path, len(names), delimiter, blank_lines, skip_bad_rows, counts)
         for batch, rows in reader.read(wanted):
             yield batch.rename_columns([names[i] for i in wanted]), rows
-        open_quotes.extend(sorted(reader.open_quotes))  # of skipped rows come before their batch
+        open_quotes.extend(reader.open_quotes)
 
     return RawTable(names, read, open_quotes)
 
@@ -170,7 +172,8 @@ class _Reader:
         self._fault: pa_csv.InvalidRow | None = None
         self._row = 1  # the last one that was given; the header is the first
         self._skipped: list[int] = []
-        self.open_quotes: list[tuple[int, int]] = []
+        self._open_quotes: list[tuple[int, int]] = []
+        self._doubtful: list[tuple[int, int]] = []
 
     def read(self, wanted: Sequence[int]) -> Iterator[NumberedBatch]:
         """Batches of the binary columns wanted; all are looked at for open quotes."""
@@ -222,11 +225,19 @@ class _Reader:
         batch: pa.RecordBatch | None = None,
     ) -> None:  # fmt: skip
         found = find_open_quotes(column, self._delimiter, self._num_columns)
-        if len(found) and self._num_columns == 2 and batch is not None:
-            found = keep_known_values(found, column, self._delimiter, batch)
-        for i in found[: _MOST_QUOTES - len(self.open_quotes)]:
-            num_lines = column[int(i)].as_py().count(b"\n") + 1
-            self.open_quotes.append((int(rows[i]), num_lines))
+        found = found[: _MOST_QUOTES - len(self._open_quotes) - len(self._doubtful)]
+        known = set(found.tolist())
+        if self._num_columns == 2:
+            known &= {*find_known_values(found, column, self._delimiter, batch)}
+        for i in found.tolist():
+            places = self._open_quotes if i in known else self._doubtful
+            places.append((int(rows[i]), column[i].as_py().count(b"\n") + 1))
+
+    @property
+    def open_quotes(self) -> list[tuple[int, int]]:
+        """Row and lines of the fields that hold rows, of what has been read."""
+        few = len(self._doubtful) <= _MOST_DOUBTFUL
+        return sorted(self._open_quotes + (self._doubtful if few else []))
 
     def _number(self, num_rows: int) -> np.ndarray:
         """The numbers int64[n] of the next rows that are not skipped."""

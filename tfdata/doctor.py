@@ -65,7 +65,8 @@ def examine(flags: DoctorFlags) -> dict[str, Any]:
     from tfdata.checkup.finding import sort_findings
 
     started = time.monotonic()
-    corpus, counts = read_corpus(flags.inputs, flags.ingest, flags.tokens.filters)
+    tokens = flags.tokens
+    corpus, counts = read_corpus(flags.inputs, flags.ingest, tokens.filters, tokens.unspaced)
     max_len = flags.tokens.max_len or classes.usual_max_len(corpus)
     cost = order.measure_cost(corpus, flags.sample) if order.may_measure(corpus) else None
     found = columns.check_open_quotes(counts.open_quotes, counts.rows_read)
@@ -144,10 +145,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse_flags(
         DoctorFlags, argv, prog="python -m tfdata.doctor",
         description="Say what is wrong with labelled texts, what it costs, and what mends it.",
+        check=lambda flags: flags.ingest.check_split(),
     )  # fmt: skip
     if not flags.inputs:
         raise UserError("no DATA: name the files or folders to look at")
-    flags.ingest.check_split()
     for package in ("scipy", "rapidfuzz"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{package} is not installed: pip install -e '.[doctor]'")

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfdata.config import TokenizerConfig
 from tfdata.subwords import find_stems_in_graph
+from tfdata.unspaced import APART, PATTERN
 
 if TYPE_CHECKING:
     from tfdata.vocab import Vocabulary
@@ -38,7 +39,8 @@ def build_tokenize(config: TokenizerConfig) -> Callable[[tf.Tensor], tf.RaggedTe
     """The word tokenizer: tf.string[B] → ragged tf.string[B, None]; core TensorFlow ops only.
 
     What `tf.keras.preprocessing.text.Tokenizer` does with the same filters: lower-case, turn every
-    filter character into a space, split at spaces.
+    filter character into a space, split at spaces; and with `unspaced` at `split`, of a script
+    without spaces, round every character.
 
     >>> build_tokenize(TokenizerConfig())(tf.constant(["Hello, world!", ""])).to_list()
     [[b'hello', b'world'], []]
@@ -47,7 +49,10 @@ def build_tokenize(config: TokenizerConfig) -> Callable[[tf.Tensor], tf.RaggedTe
 
 
 def _tokenize(texts: tf.Tensor, config: TokenizerConfig) -> tf.RaggedTensor:
-    texts = fold(texts, config)
+    texts, rest = _fold(texts, config)
+    if config.unspaced == "split":
+        some = tf.strings.regex_replace(tf.gather_nd(texts, rest), PATTERN, APART)
+        texts = tf.tensor_scatter_nd_update(texts, rest, some)
     if config.filters:
         # re.escape would escape characters that RE2 knows no escape for
         escaped = "".join("\\" + c if c in "\\]^-[" else c for c in config.filters)
@@ -63,6 +68,11 @@ def fold(texts: tf.Tensor, config: TokenizerConfig) -> tf.Tensor:
 
     A to Z become a to z whatever the language of the machine: Turkish has another i for I.
     """
+    return _fold(texts, config)[0]
+
+
+def _fold(texts: tf.Tensor, config: TokenizerConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """`fold`, and which texts int64[n, 1] have more than ASCII."""
     if config.nfkc:
         import tensorflow_text as tf_text
 
@@ -74,7 +84,7 @@ def fold(texts: tf.Tensor, config: TokenizerConfig) -> tf.Tensor:
     # TensorFlow's Unicode `lower` ends a text at its first NUL, so NULs step aside
     lower = tf.strings.regex_replace(tf.gather_nd(texts, rest), r"\x00", _NUL_STANDIN)
     lower = tf.strings.regex_replace(tf.strings.lower(lower, "utf-8"), _NUL_STANDIN, "\x00")
-    return tf.tensor_scatter_nd_update(texts, rest, lower)
+    return tf.tensor_scatter_nd_update(texts, rest, lower), rest
 
 
 def cut_at_spaces(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:

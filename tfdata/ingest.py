@@ -280,10 +280,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse_flags(
         IngestFlags, argv, prog="python -m tfdata.ingest",
         description="Make a shard set, which train.py --data takes, from raw files.",
+        check=lambda flags: flags.ingest.check_split(),
     )  # fmt: skip
     if not flags.inputs:
         raise UserError("no INPUT: name the files or folders to read")
-    flags.ingest.check_split()
     import_tensorflow()
     started = time.monotonic()
     with own_temporary():

@@ -43,14 +43,16 @@ def find_open_quotes(fields: pa.Array, delimiter: str, num_columns: int) -> np.n
     return np.flatnonzero((num_rows >= _LEAST_ROWS) & (num_rows >= _LEAST_SHARE * num_lines))
 
 
-def keep_known_values(
-    found: np.ndarray, column: pa.Array, delimiter: str, batch: pa.RecordBatch
-) -> np.ndarray:
+def find_known_values(
+    found: np.ndarray, column: pa.Array, delimiter: str, batch: pa.RecordBatch | None
+) -> list[int]:
     """Of the fields found in a file of two columns, those of whose lines half or more have a first
     or a last value that other rows of `batch` have in that column, as labels come again.
 
     One comma a line, as in `12:00:00,123 started`, is no sign of a row by itself.
     """
+    if batch is None or not len(found):
+        return []
     values = [{value.as_py() for value in part.unique()} for part in batch.columns]
     separator, kept = delimiter.encode(), []
     for i in found:
@@ -58,9 +60,9 @@ def keep_known_values(
         pairs = [line.rstrip(b"\r").split(separator) for line in lines]
         for place, known in enumerate(values):
             if sum(pair[-place] in known for pair in pairs if len(pair) == 2) * 2 >= len(lines):
-                kept.append(i)
+                kept.append(int(i))
                 break
-    return np.array(kept, np.int64)
+    return kept
 
 
 def describe_open_quotes(places: Sequence[str]) -> str:
@@ -71,3 +73,8 @@ def describe_open_quotes(places: Sequence[str]) -> str:
         f"CSV fields that hold lines which look like rows, and are lost: {len(places):,}; probably "
         f"a quote is never closed (the header is row 1): {named}{more}"
     )
+
+
+def warn_of_open_quotes(places: Sequence[str]) -> str:
+    """The same, with what to do."""
+    return f"{describe_open_quotes(places)}; {OPEN_QUOTES_MEND}"

@@ -62,6 +62,10 @@ class ShardSet:
     fingerprint: str
     """Changes with anything that training sees, and with nothing else."""
 
+    def counted_with(self, name: str) -> Any:
+        """A field of the TokenizerConfig that counted the vocabulary; old sets lack the newest."""
+        return {"unspaced": "keep", **self.tokenizer}[name]
+
     def num_docs(self, part: str) -> int:
         return sum(shard.num_docs for shard in self.parts[part])
 

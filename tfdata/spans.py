@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 from tfdata.config import TokenizerConfig
+from tfdata.unspaced import ALONE, IDEOGRAPHIC_SPACE
 
 _WORD, _ALONE, _BETWEEN = "w", ".", " "
 _IDEOGRAPHS = (
@@ -34,6 +35,11 @@ def _kind(character: str, config: TokenizerConfig) -> str:
         if character.isspace():
             return _BETWEEN
         return _ALONE if all(map(_is_alone, character)) else _WORD
+    if config.unspaced == "split":
+        if re.fullmatch(f"{ALONE}+", character):
+            return _ALONE
+        if character == IDEOGRAPHIC_SPACE:
+            return _BETWEEN
     return _BETWEEN if {*config.filters, " "}.issuperset(character) else _WORD
 
 

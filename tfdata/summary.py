@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shortline import printable
-from tfdata.open_quotes import OPEN_QUOTES_MEND, describe_open_quotes
+from tfdata.open_quotes import warn_of_open_quotes
 from tfdata.pool import Pool
 from tfdata.shards import PARTS, ShardSet
 from tfdata.split import TRAIN, VALID, SplitCounts
@@ -81,7 +81,7 @@ def summarize(shard_set: ShardSet) -> str:
         f"{sizes[-1]:,} ({printable(labels[-1], 40)}) training documents",
     ]
     if counts.get("open_quotes"):
-        lines.append(f"{describe_open_quotes(counts['open_quotes'])}; {OPEN_QUOTES_MEND}")
+        lines.append(warn_of_open_quotes(counts["open_quotes"]))
     lines += [f"{counts[name]:,} {what}" for name, what in _NOTES.items() if counts.get(name)]
     named = {what: counts.get(name, []) for name, what in _NAMED_NOTES.items()}
     named["labels stand in validation or test alone; they are never learned"] = (

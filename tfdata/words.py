@@ -1,7 +1,8 @@
 """Texts as numbers of words, in Arrow and numpy: no Python object a document.
 
 The words are those of the `word` tokenizer: lower-case, filter characters to spaces, split at
-spaces. Legend: B documents, N words of all of them one after the other.
+spaces and round each character of a script without them. Legend: B documents, N words of all of
+them one after the other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdata.config import KERAS_FILTERS
+from tfdata.unspaced import spread
 
 _CHUNK_DOCS = 65_536
 WORD_FILTERS = KERAS_FILTERS + "\r\v\f"
@@ -39,11 +41,13 @@ class Words:
         return np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), self.lengths)
 
 
-def cut_words(texts: pa.ChunkedArray, filters: str = WORD_FILTERS) -> Words:
-    """The words of string[B] without nulls."""
+def cut_words(
+    texts: pa.ChunkedArray, filters: str = WORD_FILTERS, unspaced: str = "split"
+) -> Words:
+    """The words of string[B] without nulls; `filters` and `unspaced` as in TokenizerConfig."""
     chunks, lengths = [], []
     for start in range(0, len(texts), _CHUNK_DOCS):
-        words, counts = _cut(texts.slice(start, _CHUNK_DOCS), filters)
+        words, counts = _cut(texts.slice(start, _CHUNK_DOCS), filters, unspaced)
         chunks.append(words.dictionary_encode())
         lengths.append(counts)
     kind = pa.dictionary(pa.int32(), pa.string())
@@ -55,8 +59,10 @@ def cut_words(texts: pa.ChunkedArray, filters: str = WORD_FILTERS) -> Words:
     return Words(np.concatenate([*ids, np.zeros(0, np.int32)]), offsets, names)
 
 
-def _cut(texts: pa.ChunkedArray, filters: str) -> tuple[pa.Array, np.ndarray]:
+def _cut(texts: pa.ChunkedArray, filters: str, unspaced: str) -> tuple[pa.Array, np.ndarray]:
     """The words string[N] of some documents, and how many int64[B] each has."""
+    if unspaced == "split":
+        texts = spread(texts)
     if filters:
         escaped = "".join("\\" + c if c in "\\]^-[" else c for c in filters)
         texts = pc.replace_substring_regex(texts, f"[{escaped}]", " ")

@@ -182,8 +182,8 @@ def _read_sample(shard_set: ShardSet) -> Corpus | None:
     labels = (*shard_set.labels, *shard_set.unseen_labels)
     part_of = np.concatenate(parts)
     column = pa.chunked_array(texts, pa.string())
-    filters = shard_set.tokenizer["filters"]
-    return Corpus(column, np.concatenate(codes), labels, part_of, part_of, filters)
+    how = map(shard_set.counted_with, ("filters", "unspaced"))
+    return Corpus(column, np.concatenate(codes), labels, part_of, part_of, *how)
 
 
 def _check_words(shard_set: ShardSet, sample: Corpus) -> Finding | None:

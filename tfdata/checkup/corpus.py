@@ -38,6 +38,8 @@ class Corpus:
     """uint8[B]: TRAIN, VALID or TEST after the split."""
     filters: str = WORD_FILTERS
     """Characters that become spaces before texts are cut into words."""
+    unspaced: str = "split"
+    """What becomes of scripts without spaces: TokenizerConfig."""
     files: pa.ChunkedArray | None = None
     """dictionary[B]: the file of each document, where it came from one."""
     rows: np.ndarray | None = None
@@ -49,7 +51,7 @@ class Corpus:
     @cached_property
     def words(self) -> Words:
         """The words of all documents."""
-        return cut_words(self.texts, self.filters)
+        return cut_words(self.texts, self.filters, self.unspaced)
 
     @cached_property
     def text_ids(self) -> np.ndarray:
@@ -77,7 +79,10 @@ class Corpus:
 
 
 def read_corpus(
-    inputs: Sequence[Path], config: IngestConfig, filters: str = WORD_FILTERS
+    inputs: Sequence[Path],
+    config: IngestConfig,
+    filters: str = WORD_FILTERS,
+    unspaced: str = "split",
 ) -> tuple[Corpus, ReadCounts]:
     """All documents of files or folders and of `--valid` and `--test` files, and what was dropped.
 
@@ -111,7 +116,7 @@ def read_corpus(
     column = pa.chunked_array(texts, pa.string())
     parts = split_corpus(column, codes, part_of, np.concatenate(times), len(names), config)
     places = pa.chunked_array(files).unify_dictionaries(), np.concatenate(rows)
-    return Corpus(column, codes, names, part_of, parts, filters, *places), counts
+    return Corpus(column, codes, names, part_of, parts, filters, unspaced, *places), counts
 
 
 def split_corpus(
