@@ -350,18 +350,22 @@ def _as_arguments(
     return words
 
 
-def _refuse_empty(argv: Sequence[str], fields: Mapping[str, Any]) -> None:
+def _refuse_empty(argv: Sequence[str], fields: Mapping[str, dataclasses.Field]) -> None:
     """Raises a UserError for what a shell's variable leaves where it is not set: a flag of several
-    values without one, or an empty value where no single one is due."""
-    lists = {name.replace("_", "-") for name in fields if str(fields[name].type)[:5] == "tuple"}
+    values without one, or an empty value where none is meant."""
+    kinds = {"--" + name.replace("_", "-"): field for name, field in fields.items()}
     for before, word in itertools.pairwise(["", *argv, "--"]):
-        is_list = before[2:].replace("_", "-") in lists and before.startswith("--")
-        if is_list and (not word or word.startswith("--")) and "--help" not in argv:
-            raise UserError(
-                f"{before}: has no value, or an empty one; give it one, or leave it out"
-            )
-        if not word and not before.startswith("--"):
-            raise UserError("an empty value ('') among the others; is a shell's variable not set?")
+        flag, equals, _ = before.partition("=")
+        field = kinds.get(flag.replace("_", "-"))
+        if field is None:
+            if not word and not before.startswith("-"):
+                raise UserError("an empty value, '', among others: is a shell's variable unset?")
+            continue
+        is_list = str(field.type).startswith("tuple") and not equals and "--help" not in argv
+        is_empty = before.endswith("=") if equals else not word
+        may_be_empty = field.name == "filters" or (field.type == "str" and field.default == "")
+        if (is_list and word.startswith("--")) or (is_empty and not may_be_empty):
+            raise UserError(f"{flag}: has no value, or an empty one; give one, or leave it out")
 
 
 def _last_value(argv: Sequence[str], flag: str) -> str | None:

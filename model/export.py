@@ -148,7 +148,7 @@ def _describe(run: Run) -> str:
         )
     else:
         lines.append("It needs TensorFlow alone: tf.saved_model.load(FOLDER) and call "
-                     'signatures["serving_default"](text=...).')  # fmt: skip
+                     'signatures["serving_default"](text=...), or serve(texts).')  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

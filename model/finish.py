@@ -16,6 +16,7 @@ import numpy as np
 
 from model.calibration import show_temperature
 from model.classifier import Classifier
+from model.confidence import share_interval
 from model.events import read_events
 from model.examination import Examination, adjust_long_tail, check_test, examine
 from model.export import export_run
@@ -33,6 +34,7 @@ from model.scores import (
     worst_confusions,
 )
 from model.step import Predictions, build_predict
+from model.tune_record import count_trials
 from model.workers import Workers
 from shortline import __version__, printable, write_whole
 from tfdata.config import PipelineConfig
@@ -132,6 +134,8 @@ def finish_run(
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
     paths = run.paths
+    if num_trials := count_trials(paths.tune):
+        summary["tuned"] = num_trials
     write_report(
         paths.report,
         summary=summary,
@@ -204,7 +208,10 @@ def _describe_files(paths: RunPaths, summary: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if "test" in summary:
         test = summary["test"]
-        lines.insert(0, f"test: accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}")
+        low, high = share_interval(test["accuracy"], test["num_docs"])
+        lines.insert(0, f"test: accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}; "
+                     f"{test['num_docs']:,} documents, 95 % interval of the accuracy {low:.4f} to "
+                     f"{high:.4f}")  # fmt: skip
     return "\n".join(lines)
 
 

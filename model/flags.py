@@ -117,6 +117,11 @@ def read_flags(argv: Sequence[str] | None) -> Flags:
     if not saved.exists():
         raise UserError(f"--resume {flags.resume}: not the folder of a run: no config.yaml in it")
     run, resumed = _parse([f"--config={saved}"]), _parse([f"--config={saved}", *argv])
+    if flags.out is not None and os.path.abspath(flags.out) != os.path.abspath(flags.resume):
+        raise UserError(
+            f"--out {flags.out}: a resumed run stays in its folder, {flags.resume}; leave the flag "
+            "out, or start a new run"
+        )
     before, now = flat_values(run), flat_values(resumed)
     if [*map(os.path.abspath, resumed.data)] == [*run.data]:  # which a run keeps as absolute paths
         now["data"], resumed = before["data"], dataclasses.replace(resumed, data=run.data)

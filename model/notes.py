@@ -40,6 +40,11 @@ def note_scores(
             "The validation documents also chose the best epoch, so these scores flatter a little; "
             "those of a test part (--test 0.1) would not."
         )
+    if "tuned" in summary:
+        notes.append(
+            f"--tune chose the recipe, the best of {summary['tuned']:,} trials, by the validation "
+            "documents, too: their scores flatter the more, the fewer they are."
+        )
     answering = []
     if "refit" in summary:
         answering.append("the mean of this network and of another one, trained on both parts")

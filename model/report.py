@@ -6,7 +6,6 @@ classes.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from model import plots
 from model.calibration import CalibrationCheck, show_temperature
+from model.confidence import share_interval
 from model.findings import findings_section
 from model.notes import note_data, note_scores
 from model.page import build_page, bullet_list, escape, format_number, section, side_by_side, table
@@ -95,7 +95,7 @@ def _header(name: str, summary: Mapping[str, Any], scores: Scores) -> str:
 
 
 def _cards(summary: Mapping[str, Any], scores: Scores, label_counts: np.ndarray) -> str:
-    low, high = _interval(scores.accuracy, scores.num_docs)
+    low, high = share_interval(scores.accuracy, scores.num_docs)
     biggest = scores.support[np.argmax(label_counts)] / max(1, scores.num_docs)
     seconds = list(summary.get("epoch_seconds", [])) or [0.0]
     cards = [
@@ -127,7 +127,11 @@ def _cards(summary: Mapping[str, Any], scores: Scores, label_counts: np.ndarray)
         cards.insert(4, ("another network", f"{refit['epochs']}", about))
     if "test" in summary:
         test = summary["test"]
-        about = f"macro-F1 {test['macro_f1']:.3f}, {test['num_docs']:,} documents"
+        low, high = share_interval(test["accuracy"], test["num_docs"])
+        about = (
+            f"95 % interval {low:.1%} to {high:.1%}, {test['num_docs']:,} documents; macro-F1 "
+            f"{test['macro_f1']:.3f}"
+        )
         cards.insert(2, ("test accuracy", f"{test['accuracy']:.1%}", about))
     boxes = (
         f'<div class="card"><dt>{escape(title)}</dt><dd>{escape(value)}</dd>'
@@ -135,21 +139,6 @@ def _cards(summary: Mapping[str, Any], scores: Scores, label_counts: np.ndarray)
         for title, value, small in cards
     )
     return f'<dl class="cards">{"".join(boxes)}</dl>'
-
-
-def _interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, the documents taken as independent.
-
-    >>> [round(end, 3) for end in _interval(0.9, 100)]
-    [0.826, 0.945]
-    """
-    if not count:
-        return 0.0, 1.0
-    z = 1.96
-    middle = share + z * z / (2 * count)
-    reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    whole = 1 + z * z / count
-    return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)
 
 
 def _learning(events: Sequence[Mapping[str, Any]]) -> str:

@@ -31,6 +31,15 @@ def write_trials(folder: Path, rows: Sequence[Row]) -> None:
         draw_trials(file, rows)
 
 
+def count_trials(folder: Path) -> int:
+    """How many a search has tried; 0 where there was none."""
+    try:
+        with (folder / "trials.csv").open(encoding="utf-8", newline="") as file:
+            return sum(1 for _ in csv.DictReader(file))
+    except FileNotFoundError:
+        return 0
+
+
 def _safe(value: Any) -> Any:
     """What a spreadsheet would take for a formula, and run, behind an apostrophe."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):

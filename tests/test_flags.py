@@ -8,6 +8,7 @@ import yaml
 import train
 from model.flags import read_flags, settle
 from shortline import UserError, flat_values
+from tfdata import ingest
 
 
 def test_presets_yaml_and_flags_win_in_this_order(tmp_path):
@@ -37,9 +38,11 @@ def test_the_written_config_gives_the_same_settings(straight):
         (["--data", "--epochs", "1"], "--data: has no value, or an empty one"),
         (["--epochs", "1", "--data"], "--data: has no value, or an empty one"),
         (["--data", ""], "--data: has no value, or an empty one"),
-        (["--data=", "--epochs", "1"], "--data: one of its names is empty"),
+        (["--data=", "--epochs", "1"], "--data: has no value, or an empty one"),
+        (["--epochs", "1", "--out", ""], "--out: has no value, or an empty one"),
+        (["--out=", "--epochs", "1"], "--out: has no value, or an empty one"),
         (["--data", "a.csv", "", "--epochs", "1"], "an empty value"),
-        (["--valid", ""], "--valid '': must be a share"),
+        (["--valid", ""], "--valid: has no value, or an empty one"),
         (["--data", "a.csv", "--split", "group", "--valid", "b.csv"], "--split group: there is no"),
         (["--gpus", "3"], "--gpus 3: asks for 3 GPUs, and TensorFlow sees no GPU"),
         (["--gpus", "x"], "--gpus x"),
@@ -83,6 +86,7 @@ def test_a_misspelt_key_of_a_yaml_file_is_named(tmp_path):
         ("learning_rate: fast", "`learning_rate` fast: must be a number"),
         ("preset: sed", "`preset` sed: unknown; choose one of default, seed"),
         ("data: [a.csv, '']", "`data`: one of its names is empty"),
+        ("valid: ''", "`valid` '': must be a share from 0 up to 1, or a file"),
         ("split: group\nvalid: b.csv", "`split` group: there is nothing to split"),
     ],
 )
@@ -98,6 +102,25 @@ def test_values_of_a_yaml_file_may_look_like_flags(tmp_path):
     (tmp_path / "c.yaml").write_text("filters: '--'\ntext: --label\n")
     flags = read_flags(["--config", str(tmp_path / "c.yaml")])
     assert (flags.tokenizer.filters, flags.ingest.text) == ("--", "--label")
+
+
+def test_values_that_may_be_empty():
+    assert read_flags(["--filters", "", "--epochs", "1"]).tokenizer.filters == ""
+    assert read_flags(["--filters="]).tokenizer.filters == ""
+
+
+@pytest.mark.parametrize("words", [["", "--out", "x"], ["--out", "x", "a.csv", ""]])
+def test_an_empty_name_of_an_input_is_no_folder(words):
+    """It would be the current one, with all that is in it."""
+    with pytest.raises(UserError, match="an empty value, '', among others"):
+        ingest.main(words)
+
+
+def test_a_resumed_run_stays_in_its_folder(straight, tmp_path):
+    with pytest.raises(UserError, match=r"--out .*other: a resumed run stays in its folder"):
+        read_flags(["--resume", str(straight), "--out", str(tmp_path / "other")])
+    same = f"{straight}/../{straight.name}"
+    assert read_flags(["--resume", str(straight), "--out", same]).out == str(straight)
 
 
 def test_of_a_wrong_value_on_the_command_line_no_file_is_named(tmp_path):

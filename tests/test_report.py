@@ -331,7 +331,7 @@ def test_shows_the_test_part(tmp_path):
     test = {"accuracy": 0.8125, "macro_f1": 0.5, "num_docs": 4_321}
     _, page, _ = _write(tmp_path, [0, 1], [0, 1], ["a", "b"], summary={"test": test})
     assert "81.2%" in page.text
-    assert "4,321 documents" in page.text
+    assert "95 % interval 80.1% to 82.4%, 4,321 documents" in page.text
     assert "chose the best epoch" not in page.text
 
 

@@ -270,9 +270,10 @@ class _Reader:
             where = f"{self._path}: row {self._number_of(self._fault)} (the header is row 1)"
             if lines > _MOST_LINES_SKIPPED:
                 return UserError(f"{where} runs over {lines} lines; {_QUOTE_MEND}")
+            swallowed = f", over {lines} lines: is a quote never closed?" if lines > 2 else ""
             return UserError(
                 f"{where} has {self._fault.actual_columns} columns, not the "
-                f"{self._fault.expected_columns} of the header: "
+                f"{self._fault.expected_columns} of the header{swallowed}: "
                 f"{printable(self._fault.text.replace(_INVALID, _REPLACED), 60)}; {_SKIP_MEND}"
             )
         if "straddl" in str(error):

@@ -33,7 +33,10 @@ def check_small_classes(corpus: Corpus) -> list[Finding]:
             title=f"{len(small):,} classes have fewer than {FEW} rows, {single:,} of them only one",
             count=len(small),
             of=len(counts),
-            examples=tuple(f"{show(corpus.labels[c], 60)}: {counts[c]} rows" for c in shown),
+            examples=tuple(
+                f"{show(corpus.labels[c], 60)}: {counts[c]} row{'' if counts[c] == 1 else 's'}"
+                for c in shown
+            ),
             effect=f"They are {len(small) / len(counts):.0%} of the classes and "
             f"{docs / len(corpus):.2%} of the rows. A class of one or two cannot validate; one "
             "more row, right or wrong, moves the F1 of the others by half: macro-F1 is noise "

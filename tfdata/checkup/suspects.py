@@ -90,11 +90,12 @@ def check_labels(corpus: Corpus, suspects: Suspects) -> list[Finding]:
     count = len(suspects.rows)
     if not count:
         return []
-    examples = (
+    shown = dict.fromkeys(  # of equal rows one
         f"{show(corpus.label(row), 30)}, rather {show(corpus.labels[code], 30)}: "
         f"{show(corpus.text(row), 80)}"
-        for row, code in zip(suspects.rows[:2], suspects.codes[:2], strict=True)
+        for row, code in zip(suspects.rows[:99], suspects.codes[:99], strict=True)
     )
+    examples = list(shown)[:2]
     share = count / suspects.sample
     return [
         Finding(
