@@ -37,7 +37,7 @@ def test_small_classes():
     (found,) = check_small_classes(make_corpus(rows))
     assert (found.count, found.of) == (3, 8)
     assert found.figures == {"single": 1, "under_three": 2, "rows": 7}
-    assert found.examples == ("a: 1 rows", "c: 4 rows")
+    assert found.examples == ("a: 1 row", "c: 4 rows")
 
 
 def test_lengths_are_those_of_the_tokenizer():
