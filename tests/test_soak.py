@@ -248,7 +248,7 @@ def test_what_is_printed_and_recorded(left, monkeypatch, tmp_path, capsys):
         (["--minutes", "1"], "--minutes 1: must be 1.2 or more, for a dozen samples of each"),
         (["--legs", "host,disk"], "--legs host,disk: must be some of host, stream, cached"),
         (["--legs", "host,host"], "--legs host,host"),
-        (["--legs", ""], "--legs : must be some"),
+        (["--legs", ","], "--legs ,: must be some"),
         (["--every", "0"], "--every 0: must be 0.05 or more"),
         (["--windows", "0"], "--windows 0"),
         (["--docs", "999"], "--docs 999"),

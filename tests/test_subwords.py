@@ -143,6 +143,12 @@ def test_many_words_are_hashed_part_by_part(monkeypatch):
     np.testing.assert_array_equal(hash_pieces(words, 1, 1000), whole)
 
 
+def test_a_character_that_is_a_word_has_no_pieces():
+    """They would count it four times beside pairs of it."""
+    pieces = hash_pieces(["日", "。", "日本", "a", "日 *"], 0, 32768)
+    assert (pieces > 0).any(axis=1).tolist() == [False, False, True, True, True]
+
+
 def test_pieces_stay_what_they_are():
     """In every process, and in every later version: a trained run must find its own again."""
     pieces = hash_pieces(["refunded", "refu *", "日本語"], 0, 32768)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfdata.unspaced import ALONE
+
 STEM_END = " *"
 """Ends a stem's entry in a vocabulary. It holds a space, so no word is like it."""
 MOST_PIECES = 24
@@ -61,12 +63,14 @@ def hash_pieces(entries: Sequence[str], first_word: int, num_buckets: int) -> np
     """int32[V, K] from 1 to `num_buckets` - 1, and 0 where an entry has no more pieces.
 
     Digits count as 0. A stem has the pieces of a word that goes on. Entries before `first_word`
-    have none.
+    have none, nor has a character that is a word of its own: they would be but that, again.
     """
     table = np.zeros((len(entries), MOST_PIECES), np.int32)
+    is_alone = re.compile(ALONE).fullmatch
     for first in range(first_word, len(entries), _WORDS_AT_ONCE):
         words = [_mark(entry) for entry in entries[first : first + _WORDS_AT_ONCE]]
         table[first : first + len(words)] = _hash_words(words, num_buckets)
+    table[[is_alone(entry) is not None for entry in entries]] = 0
     return table
 
 
