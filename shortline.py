@@ -209,7 +209,7 @@ def parse_flags(
     argv = list(sys.argv[1:] if argv is None else argv)
     fields = flat_fields(config_type)
     settings = _read_yaml(argv) if "config" in fields else {}
-    origin = f"--config {_last_value(argv, '--config')}: "
+    origin = f"--config {last_value(argv, '--config')}: "
     _refuse_empty(argv, fields)
     words = _as_arguments(settings, fields, origin) + argv
     try:
@@ -228,7 +228,7 @@ def _parse(
     import tyro
 
     if presets:
-        preset = _last_value(argv, "--preset") or next(iter(presets))
+        preset = last_value(argv, "--preset") or next(iter(presets))
         if preset not in presets:
             raise UserError(f"--preset {preset}: unknown; choose one of {', '.join(presets)}")
         argv = _as_arguments(presets[preset], fields) + argv
@@ -299,7 +299,7 @@ def _with_origin(said: str, settings: Mapping[str, Any], argv: Sequence[str], or
 
 def _read_yaml(argv: list[str]) -> Mapping[str, Any]:
     """What the file of --config holds."""
-    path = _last_value(argv, "--config")
+    path = last_value(argv, "--config")
     if path is None:
         return {}
     import yaml
@@ -350,6 +350,10 @@ def _as_arguments(
     return words
 
 
+_MAY_BE_EMPTY = {"filters", "against", "random_sets"}
+"""Flags of which an empty value says something: none of them."""
+
+
 def _refuse_empty(argv: Sequence[str], fields: Mapping[str, dataclasses.Field]) -> None:
     """Raises a UserError for what a shell's variable leaves where it is not set: a flag of several
     values without one, or an empty value where none is meant."""
@@ -363,12 +367,12 @@ def _refuse_empty(argv: Sequence[str], fields: Mapping[str, dataclasses.Field]) 
             continue
         is_list = str(field.type).startswith("tuple") and not equals and "--help" not in argv
         is_empty = before.endswith("=") if equals else not word
-        may_be_empty = field.name == "filters" or (field.type == "str" and field.default == "")
+        may_be_empty = field.name in _MAY_BE_EMPTY or (field.type == "str" and field.default == "")
         if (is_list and word.startswith("--")) or (is_empty and not may_be_empty):
             raise UserError(f"{flag}: has no value, or an empty one; give one, or leave it out")
 
 
-def _last_value(argv: Sequence[str], flag: str) -> str | None:
+def last_value(argv: Sequence[str], flag: str) -> str | None:
     value = None
     for position, word in enumerate(argv):
         if word == flag and position + 1 < len(argv):

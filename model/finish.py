@@ -134,7 +134,7 @@ def finish_run(
     summary["counts"] = dict(shard_set.counts)
     summary["versions"] = _versions()
     paths = run.paths
-    if num_trials := count_trials(paths.tune):
+    if (num_trials := count_trials(paths.tune)) > 1:
         summary["tuned"] = num_trials
     write_report(
         paths.report,

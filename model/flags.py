@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.config import ModelConfig, TrainConfig
-from shortline import UserError, describe_value, flat_values, parse_flags
+from shortline import UserError, describe_value, flat_values, last_value, parse_flags
 from tfdata.config import BASE_BATCH_SIZE, IngestConfig, PipelineConfig, TokenizerConfig
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import: wrong flags are answered before that
@@ -116,10 +116,13 @@ def read_flags(argv: Sequence[str] | None) -> Flags:
         saved = Path(flags.resume) / "tune" / "config.yaml"
     if not saved.exists():
         raise UserError(f"--resume {flags.resume}: not the folder of a run: no config.yaml in it")
-    run, resumed = _parse([f"--config={saved}"]), _parse([f"--config={saved}", *argv])
-    if flags.out is not None and os.path.abspath(flags.out) != os.path.abspath(flags.resume):
+    before = [] if "unspaced" in _read_keys(saved) else ["--unspaced=keep"]  # there was no other
+    before.append(f"--config={saved}")
+    run, resumed = _parse(before), _parse([*before, *argv])
+    out = last_value(argv, "--out")
+    if out is not None and os.path.realpath(out) != os.path.realpath(flags.resume):
         raise UserError(
-            f"--out {flags.out}: a resumed run stays in its folder, {flags.resume}; leave the flag "
+            f"--out {out}: a resumed run stays in its folder, {flags.resume}; leave the flag "
             "out, or start a new run"
         )
     before, now = flat_values(run), flat_values(resumed)
@@ -129,6 +132,16 @@ def read_flags(argv: Sequence[str] | None) -> Flags:
         if value != before[name] and name not in MAY_DIFFER:
             raise UserError(refuse_change(name, before[name], value, resumed))
     return dataclasses.replace(resumed, resume=flags.resume, out=flags.resume)
+
+
+def _read_keys(saved: Path) -> Collection[str]:
+    """Of a config.yaml; none where it is damaged, which whoever reads it next says."""
+    import yaml
+
+    try:
+        return yaml.safe_load(saved.read_text("utf-8")) or ()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return ()
 
 
 def refuse_change(name: str, before: Any, now: Any, flags: Flags) -> str:
@@ -153,8 +166,8 @@ def lasting_settings(flags: Flags) -> dict[str, Any]:
 
 
 def _check_new(flags: Flags) -> None:
-    """What an older run, or the trials of an older search, may have."""
-    if flags.resume is None and not flags.scores_only:
+    """What an older run may have."""
+    if flags.resume is None:
         flags.ingest.check_split()
 
 
@@ -174,7 +187,8 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> F
     from tfdata.plan import choose_max_len
 
     tokenizer = flags.tokenizer
-    for name in ("tokenizer", "filters", "nfkc", "unspaced"):
+    words_alone = ["unspaced"] if tokenizer.tokenizer == "word" else []
+    for name in ("tokenizer", "filters", "nfkc", *words_alone):
         asked, counted = getattr(tokenizer, name), shard_set.counted_with(name)
         if asked != counted:
             raise UserError(

@@ -141,7 +141,9 @@ class LinearStage:
         pieces = np.zeros((len(words), 0), np.int32)
         has_words = run.tokenizer.tokenizer == "word"
         if has_words and run.model.pieces and num_tokens <= _MOST_TOKENS_WITH_PIECES:
-            pieces = hash_pieces(words.entries, words.first_word_id, run.model.pieces)
+            pieces = hash_pieces(
+                words.entries, words.first_word_id, run.model.pieces, run.tokenizer.unspaced
+            )
         with tf.device("CPU:0") if is_op_determinism_enabled() else contextlib.nullcontext():
             return fit_linear(
                 _Joined(sources), len(words), len(run.labels),

@@ -103,7 +103,7 @@ def describe_words(
     entries = vocabulary.entries
     return WordParts(
         place_stems(entries, tokenizer.stem_characters),
-        hash_pieces(entries, vocabulary.first_word_id, config.pieces),
+        hash_pieces(entries, vocabulary.first_word_id, config.pieces, tokenizer.unspaced),
     )
 
 

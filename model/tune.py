@@ -111,6 +111,9 @@ class Search:
         clear_trials(folder)
         assert flags.tune is not None
         self._folder, self._settings = folder, flat_values(flags) | {"tune": None, "resume": None}
+        # a search of before may have asked for more
+        has_shares = flags.ingest.has_shares
+        self._unsplit: dict[str, Any] = {} if has_shares else {"split": "random", "time": None}
         untuned = flat_values(read_flags(["--preset", flags.preset]))
         self._end_factor = _REFIT_FACTOR if flags.train.refit == "auto" else _END_FACTOR
         self._fixed = {name for name, value in untuned.items() if self._settings[name] != value}
@@ -149,7 +152,7 @@ class Search:
             scores.update(dict.fromkeys(range(1, int(_TENTHS * share) + 1), macro_f1) | scores)
             return False
 
-        result = run_trial(self._settings, self._folder, note, self._is_over)
+        result = run_trial(self._settings | self._unsplit, self._folder, note, self._is_over)
         if result.outcome == "failed" or (result.outcome == "done" and result.macro_f1 is None):
             sweep([self._folder])  # nothing in it is of use
             none = "--tune: there are no validation documents to choose by; see --valid"
@@ -187,7 +190,8 @@ class Search:
                 told.add(tenth)
             return bool(told) and trial.should_prune()
 
-        result = run_trial(self._settings | recipe, self._folder, is_poor, self._is_over)
+        settings = self._settings | self._unsplit | recipe
+        result = run_trial(settings, self._folder, is_poor, self._is_over)
         for name, value in _describe(result, recipe).items():
             trial.set_user_attr(name, value)
         if result.outcome == "done":

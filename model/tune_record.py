@@ -32,10 +32,10 @@ def write_trials(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def count_trials(folder: Path) -> int:
-    """How many a search has tried; 0 where there was none."""
+    """How many of a search came to their end; 0 where there was none."""
     try:
         with (folder / "trials.csv").open(encoding="utf-8", newline="") as file:
-            return sum(1 for _ in csv.DictReader(file))
+            return sum(row["outcome"] == "done" for row in csv.DictReader(file))
     except FileNotFoundError:
         return 0
 

@@ -19,6 +19,10 @@ from tfdata.shards import open_shards
 ROWS = [f"word{i % 13} text {i},c{i % 4},more" for i in range(400)]
 
 
+ROWS_OF_TWO = [f"word {i},c{i % 4}" for i in range(400)]
+ROWS_OF_TWO[300], ROWS_OF_TWO[390] = '"word,c1', '"word",c1'
+
+
 def found(path, **config):
     counts = ReadCounts()
     for _ in read_documents(path, IngestConfig(**config), counts):
@@ -138,6 +142,20 @@ def test_rows_of_a_class_that_is_lost_whole_or_of_no_classes(tmp_path):
         for _ in read_table_batches(tmp_path / "a.csv", "csv", counts=counts)[1]:
             pass
         assert counts.open_quotes == [f"a.csv: {place}"]
+
+
+def test_few_texts_of_lines_with_commas(tmp_path):
+    rows = [f"word {i},c{i % 4}" for i in range(400)]
+    rows[7] = '"' + "\n".join(f"call(a,{i})" for i in range(12)) + '",c1'
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, ""]))
+    assert found(tmp_path / "a.csv") == []
+
+
+def test_after_many_texts_of_such_lines(tmp_path):
+    texts = ["\n".join(f"call(a,{i * 100 + j})" for j in range(11)) for i in range(1_100)]
+    rows = [*(f'"{text}",c{i % 4}' for i, text in enumerate(texts)), *ROWS_OF_TWO]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, ""]))
+    assert found(tmp_path / "a.csv") == ["a.csv: row 1,402 runs over 91 lines"]
 
 
 def test_texts_of_lines_with_commas_are_seen_to_be_many_over_blocks(tmp_path, monkeypatch):

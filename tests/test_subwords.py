@@ -145,8 +145,10 @@ def test_many_words_are_hashed_part_by_part(monkeypatch):
 
 def test_a_character_that_is_a_word_has_no_pieces():
     """They would count it four times beside pairs of it."""
-    pieces = hash_pieces(["日", "。", "日本", "a", "日 *"], 0, 32768)
+    words = ["日", "。", "日本", "a", "日 *"]
+    pieces = hash_pieces(words, 0, 32768, "split")
     assert (pieces > 0).any(axis=1).tolist() == [False, False, True, True, True]
+    assert (hash_pieces(words, 0, 32768) > 0).any(axis=1).all()  # of runs of before, too
 
 
 def test_pieces_stay_what_they_are():

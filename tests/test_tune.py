@@ -307,8 +307,9 @@ def test_a_search_and_its_training(small_shards, tmp_path, capsys):
     assert sorted(path.name for path in (out / "tune").iterdir()) == [
         "config.yaml", "journal.log", "trials.csv", "trials.png",
     ]  # fmt: skip
-    assert summary["tuned"] == len(rows)
-    said = f"--tune chose the recipe, the best of {len(rows)} trials"
-    assert said in (out / "report.html").read_text()
+    num_done = sum(row["outcome"] == "done" for row in rows)
+    said = f"--tune chose the recipe, the best of {num_done} trials"
+    assert summary.get("tuned", 1) == num_done
+    assert (said in (out / "report.html").read_text()) == (num_done > 1)
     assert yaml.safe_load(Path(out / "config.yaml").read_text())["tune"] is None
     assert train.main(["--resume", str(out)]) == 0  # it had finished

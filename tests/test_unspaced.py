@@ -9,25 +9,27 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import train
-from shortline import UserError
+from shortline import EXIT_STOPPED, UserError
 from tests.runs import read_summary
 from tfdata.config import TokenizerConfig
 from tfdata.encode import build_tokenize
 from tfdata.ingest import main as ingest
 from tfdata.shards import MANIFEST, compute_fingerprint, open_shards
 from tfdata.spans import find_words
-from tfdata.words import cut_words
+from tfdata.words import WORD_FILTERS, cut_words
 
 QUICK = ["--hidden=8", "--embedding-dim=8", "--pairs=64", "--pieces=64", "--gpus=none"]
 QUICK += ["--refit=none", "--linear=none"]
 
 
-def _tokens(text: str, unspaced: str) -> list[str]:
-    tokenize = build_tokenize(TokenizerConfig(unspaced=unspaced))  # type: ignore[arg-type]
+def _tokens(text: str, unspaced: str, filters: str = WORD_FILTERS) -> list[str]:
+    config = TokenizerConfig(unspaced=unspaced, filters=filters)  # type: ignore[arg-type]
+    tokenize = build_tokenize(config)
     return [token.decode() for token in tokenize(tf.constant([text])).to_list()[0]]
 
 
@@ -40,6 +42,7 @@ def _tokens(text: str, unspaced: str) -> list[str]:
         ("สวัสดี ๒๕", "ส ว ั ส ด ี ๒๕"),
         ("ភាសា។ ພາສາ မြန်", "ភ ា ស ា ។ ພ າ ສ າ မ ြ န ်"),
         ("a\u3000b 𠀀𠀁", "a b 𠀀 𠀁"),
+        ("⼀⼈ 𛅐か\u200bក", "⼀ ⼈ 𛅐 か ក"),
         ("한국어 텍스트, naïve Ünï", "한국어 텍스트 naïve ünï"),
         ("नमस्ते दुनिया", "नमस्ते दुनिया"),
     ],
@@ -62,16 +65,17 @@ def test_kept_a_text_is_cut_at_its_spaces_alone():
         max_size=5,
     ),
     st.sampled_from(["split", "keep"]),
+    st.sampled_from([WORD_FILTERS, WORD_FILTERS + "、。中"]),
 )
-def test_graph_arrow_and_spans_find_the_same_words(texts, unspaced):
-    words = cut_words(pa.chunked_array([texts], pa.string()), unspaced=unspaced)
+def test_graph_arrow_and_spans_find_the_same_words(texts, unspaced, filters):
+    words = cut_words(pa.chunked_array([texts], pa.string()), filters, unspaced)
     names = words.names.to_pylist()
     cut = [[names[i] for i in ids] for ids in np.split(words.ids, words.offsets[1:-1])]
     for text, found in zip(texts, cut, strict=False):
-        config = TokenizerConfig(unspaced=unspaced)
+        config = TokenizerConfig(unspaced=unspaced, filters=filters)  # type: ignore[arg-type]
         spans = [text[start:end] for start, end in find_words(text, config)]
-        tokens = _tokens(text, unspaced)
-        assert [_tokens(span, unspaced) for span in spans] == [[token] for token in tokens]
+        tokens = _tokens(text, unspaced, filters)
+        assert [_tokens(s, unspaced, filters) for s in spans] == [[token] for token in tokens]
         if text.isascii() or not set(text) & set("İΣςẞ"):  # which Arrow lowers otherwise
             assert len(found) == len(tokens)
 
@@ -99,6 +103,20 @@ def test_such_texts_are_learned(source, tmp_path):
         accuracies[unspaced] = read_summary(out)["accuracy"]
     assert accuracies["split"] > 0.9
     assert accuracies["keep"] < 0.7
+
+
+def test_an_interrupted_run_of_before_goes_on(source, tmp_path, monkeypatch):
+    """Its config.yaml, its shards and its checkpoint do not speak of such scripts."""
+    out = tmp_path / "run"
+    words = ["--data", str(source), "--out", str(out), "--epochs=3", "--unspaced=keep", *QUICK]
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "is_to_stop", lambda trainer, state, signals: state.epoch > 0)
+        assert train.main(words) == EXIT_STOPPED
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    del settings["unspaced"]
+    (out / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert train.main(["--resume", str(out)]) == 0
+    assert read_summary(out)["epochs"] == 3
 
 
 def test_shards_of_before_are_trained_as_they_were_counted(source, tmp_path):

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from shortline import UserError, printable
-from tfdata.open_quotes import find_known_values, find_open_quotes
+from tfdata.open_quotes import ends_at_a_quote, find_known_values, find_open_quotes
 from tfdata.raw import (
     BOM,
     MAX_ROW_BYTES,
@@ -34,7 +34,7 @@ from tfdata.raw import (
 _SKIP_MEND = f"mend the row{SKIP_MENDS['row']}"
 _QUOTE_MEND = "probably a quote that is never closed: mend it"
 _MOST_LINES_SKIPPED = 100
-_MOST_QUOTES = 1_000
+_MOST_QUOTES, _MOST_LOOKED_AT = 1_000, 10_000  # of a file; of a batch of two columns, by values
 _MOST_DOUBTFUL = 3
 """Of two columns, fields like rows by their commas alone: if there are more, texts are so."""
 _MOST_IDLE_SECONDS = 1.0
@@ -225,13 +225,17 @@ class _Reader:
         batch: pa.RecordBatch | None = None,
     ) -> None:  # fmt: skip
         found = find_open_quotes(column, self._delimiter, self._num_columns)
-        found = found[: _MOST_QUOTES - len(self._open_quotes) - len(self._doubtful)]
         known = set(found.tolist())
         if self._num_columns == 2:
-            known &= {*find_known_values(found, column, self._delimiter, batch)}
+            known = {*find_known_values(found[:_MOST_LOOKED_AT], column, self._delimiter, batch)}
         for i in found.tolist():
-            places = self._open_quotes if i in known else self._doubtful
-            places.append((int(rows[i]), column[i].as_py().count(b"\n") + 1))
+            places, most = self._open_quotes, _MOST_QUOTES
+            if i not in known:
+                places, most = self._doubtful, _MOST_DOUBTFUL + 1
+                if not ends_at_a_quote(column[i].as_py(), self._delimiter):
+                    continue
+            if len(places) < most:
+                places.append((int(rows[i]), column[i].as_py().count(b"\n") + 1))
 
     @property
     def open_quotes(self) -> list[tuple[int, int]]:

@@ -65,6 +65,17 @@ def find_known_values(
     return kept
 
 
+def ends_at_a_quote(field: bytes, delimiter: str) -> bool:
+    """Whether the field ends as where a row's own quote closed it: what follows that quote is taken
+    for text, the second one of that row, too.
+
+    >>> ends_at_a_quote(b'word,c1\\nmore,c2\\nword"', ","), ends_at_a_quote(b"a,1\\nb,2", ",")
+    (True, False)
+    """
+    last = field.rpartition(b"\n")[2]
+    return not last or b'"' in last or last.endswith(delimiter.encode())
+
+
 def describe_open_quotes(places: Sequence[str]) -> str:
     """What was found, of `file: row, lines` of each."""
     named = "; ".join(printable(place, 120) for place in places[:_MOST_NAMED])

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from tfdata.config import TokenizerConfig
-from tfdata.unspaced import ALONE, IDEOGRAPHIC_SPACE
+from tfdata.unspaced import ALONE, SPACE
 
 _WORD, _ALONE, _BETWEEN = "w", ".", " "
 _IDEOGRAPHS = (
@@ -18,7 +18,8 @@ def find_words(text: str, config: TokenizerConfig) -> list[tuple[int, int]]:
     """Begin and end, in characters, of the words that the tokenizer would see.
 
     They are the word tokenizer's tokens; wordpiece's pieces are taken together to words, and its
-    punctuation marks and ideographs are words of their own.
+    punctuation marks and ideographs are words of their own. NFKC of several characters together is
+    not looked at: with `nfkc`, what it composes (half-width kana) may be more words here.
 
     >>> find_words("Hello, world!", TokenizerConfig())
     [(0, 5), (7, 12)]
@@ -35,12 +36,14 @@ def _kind(character: str, config: TokenizerConfig) -> str:
         if character.isspace():
             return _BETWEEN
         return _ALONE if all(map(_is_alone, character)) else _WORD
+    if {*config.filters, " "}.issuperset(character):
+        return _BETWEEN
     if config.unspaced == "split":
         if re.fullmatch(f"{ALONE}+", character):
             return _ALONE
-        if character == IDEOGRAPHIC_SPACE:
+        if re.fullmatch(f"{SPACE}+", character):
             return _BETWEEN
-    return _BETWEEN if {*config.filters, " "}.issuperset(character) else _WORD
+    return _WORD
 
 
 def _is_alone(character: str) -> bool:

@@ -59,18 +59,22 @@ def place_stems(entries: Sequence[str], num_characters: int) -> np.ndarray:
     return numbers
 
 
-def hash_pieces(entries: Sequence[str], first_word: int, num_buckets: int) -> np.ndarray:
+def hash_pieces(
+    entries: Sequence[str], first_word: int, num_buckets: int, unspaced: str = "keep"
+) -> np.ndarray:
     """int32[V, K] from 1 to `num_buckets` - 1, and 0 where an entry has no more pieces.
 
     Digits count as 0. A stem has the pieces of a word that goes on. Entries before `first_word`
-    have none, nor has a character that is a word of its own: they would be but that, again.
+    have none, nor has, where `unspaced` is `split`, a character that is a word of its own: they
+    would be but that, again.
     """
     table = np.zeros((len(entries), MOST_PIECES), np.int32)
     is_alone = re.compile(ALONE).fullmatch
     for first in range(first_word, len(entries), _WORDS_AT_ONCE):
         words = [_mark(entry) for entry in entries[first : first + _WORDS_AT_ONCE]]
         table[first : first + len(words)] = _hash_words(words, num_buckets)
-    table[[is_alone(entry) is not None for entry in entries]] = 0
+    if unspaced == "split":
+        table[[is_alone(entry) is not None for entry in entries]] = 0
     return table
 
 
