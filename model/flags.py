@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -185,10 +186,12 @@ def settle(flags: Flags, shard_set: ShardSet, device_bytes: int | None = 0) -> F
       device_bytes: memory of the smallest GPU in use, 0 without one, None where it is not known.
     """
     from tfdata.plan import choose_max_len
+    from tfdata.unspaced import ALONE
 
     tokenizer = flags.tokenizer
-    words_alone = ["unspaced"] if tokenizer.tokenizer == "word" else []
-    for name in ("tokenizer", "filters", "nfkc", *words_alone):
+    if tokenizer.tokenizer != "word" or not any(map(re.compile(ALONE).search, shard_set.words)):
+        tokenizer = dataclasses.replace(tokenizer, unspaced=shard_set.counted_with("unspaced"))
+    for name in ("tokenizer", "filters", "nfkc", "unspaced"):
         asked, counted = getattr(tokenizer, name), shard_set.counted_with(name)
         if asked != counted:
             raise UserError(

@@ -131,3 +131,11 @@ def test_shards_of_before_are_trained_as_they_were_counted(source, tmp_path):
     with pytest.raises(UserError, match=r"--unspaced 'split': the .* with 'keep'"):
         train.main([*words, "--out", str(tmp_path / "a")])
     assert train.main([*words, "--out", str(tmp_path / "b"), "--unspaced=keep"]) == 0
+
+
+def test_where_there_are_no_such_characters_it_does_not_matter(small_shards, tmp_path):
+    assert small_shards.tokenizer["unspaced"] == "split"
+    words = ["--data", str(small_shards.folder), "--epochs=1", "--scores-only", *QUICK]
+    assert train.main([*words, "--out", str(tmp_path / "run"), "--unspaced=keep"]) == 0
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert kept["unspaced"] == "split"  # as the vocabulary was counted
