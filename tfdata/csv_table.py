@@ -232,10 +232,11 @@ class _Reader:
             places, most = self._open_quotes, _MOST_QUOTES
             if i not in known:
                 places, most = self._doubtful, _MOST_DOUBTFUL + 1
-                if not ends_at_a_quote(column[i].as_py(), self._delimiter):
-                    continue
-            if len(places) < most:
-                places.append((int(rows[i]), column[i].as_py().count(b"\n") + 1))
+            if len(places) == most:
+                continue
+            field = column[i].as_py()
+            if i in known or ends_at_a_quote(field, self._delimiter):
+                places.append((int(rows[i]), field.count(b"\n") + 1))
 
     @property
     def open_quotes(self) -> list[tuple[int, int]]:
